@@ -1,0 +1,1 @@
+"""The tape: Tensor, primitives, gradients. Floor 2; knows no op by name."""

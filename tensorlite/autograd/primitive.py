@@ -1,0 +1,684 @@
+"""Primitive: one op, whole. Its forward, law of shapes, gradient and cases; and ``run``, where numbers are made. Floor 2.
+
+Positional inputs are data and may change between replays of a recorded program; keyword parameters are constants.
+See CONTRIBUTING.md, "add an op in six steps", for a walk through the parts.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tensorlite import config
+from tensorlite.autograd import template
+from tensorlite.autograd.modes import mode
+from tensorlite.autograd.node import Node, Pick, tick
+from tensorlite.autograd.spec import CONTIGUOUS, Spec, spec_of
+from tensorlite.autograd.tensor import Tensor, address, current_node, from_array, needs_grad, new, wrap
+from tensorlite.autograd.views import MULTIPLE, View, assign, check_inplace, previous, touch
+from tensorlite.autograd.weak import lift
+from tensorlite.backends import CPU, backend
+from tensorlite.dtypes import FLOAT, dtype, float32, get_default_dtype, result_type
+from tensorlite.errors import DeviceError, DTypeError, GradError, ShapeError
+from tensorlite.shapes import broadcast
+
+TABLE: dict[str, Primitive | Op] = {}  # every op by name: tests, docs and benchmarks are made from it
+CACHE_LIMIT = 4096  # entries an op keeps; a program with more shapes than that starts over
+_NUMBERS = (int, float, bool)
+_SAME = "same"
+
+
+class Entry:
+    """What a call with these specs and constants comes to: output specs, the kernel picked, plans for going back."""
+
+    __slots__ = ("empty", "fresh", "kernel", "kw", "native", "op", "out", "outs", "plans", "specs")
+
+    op: Primitive
+    specs: tuple  # of the inputs; None for an input left out
+    kw: dict
+    outs: tuple[Spec, ...]
+    out: Spec  # outs[0]
+    empty: Callable  # () -> an array for outs[0]
+    kernel: Callable  # (*arrays, *outputs), or for views (array) -> view
+    fresh: Callable | None  # (*arrays) -> a new array, where the kernel may allocate
+    native: bool  # whether a compiled kernel was picked
+    plans: list  # one Plan for each choice of inputs that want a gradient, as a bit mask
+
+
+class Plan:
+    """How to go back from one node: ``back(g, node)`` gives the wanted inputs' gradients."""
+
+    __slots__ = ("back", "fast", "fresh", "kw", "name", "op", "out", "outs", "single", "specs", "sums")
+
+    back: Callable  # made of differentiable formulas
+    fast: Callable  # the same by fused kernels, where create_graph is not asked for
+    fresh: bool  # whether what rules return is their own (no user's function, which may keep it)
+    sums: tuple | None  # shapes to sum the gradients to, where inputs were broadcast
+
+
+class Op:
+    """What every op has, primitive or composed of others: a name, cases, an independent reference, its parity name."""
+
+    kind = "composite"
+
+    def __init__(self, fn: Callable, name: str, torch: Any):
+        self.fn, self.name = fn, name
+        self.torch = name if torch is _SAME else torch  # PyTorch's name, a function (torch, **case), or None
+        self.doc = inspect.getdoc(fn) or ""
+        self.call: Callable = fn  # what cases are run through
+        self.case_makers: list[Callable] = []
+        self.reference: Callable | None = None
+        self.module = fn.__module__
+        self.differentiable = True
+        self.methods: tuple[str, ...] = ()
+
+    def cases(self, make_cases: Callable) -> Callable:
+        """Sample calls: a generator of dicts of arguments, or of (error class, dict) for calls that must be refused."""
+        self.case_makers.append(make_cases)
+        return make_cases
+
+    def ref(self, reference: Callable) -> Callable:
+        """The value by other means: NumPy arrays in float64 and constants in, array or tuple out."""
+        self.reference = reference
+        return reference
+
+    def nograd(self) -> None:
+        """Say that no input has a gradient (comparisons, indices, counters)."""
+        self.differentiable = False
+
+
+class Primitive(Op):
+    """An op with a forward of its own. ``primitive`` makes one from a function; see there."""
+
+    kind = "primitive"
+
+    def __init__(self, fn: Callable, name: str, *, elementwise: bool, ufunc: str | None, view: bool, dynamic: bool,
+                 mutates: tuple, numbers: bool, floats: bool, out_dtype: dtype | None, signals: bool,
+                 promotes: tuple | None, alias: str | None, torch: Any):
+        super().__init__(fn, name, torch)
+        self.elementwise, self.view, self.dynamic, self.mutates = elementwise, view, dynamic, mutates
+        self.ufunc, self.numbers, self.floats, self.out_dtype = ufunc, numbers, floats, out_dtype
+        self.signals = signals
+        self.alias = alias or ("elementwise" if elementwise else None)
+        self.inputs: list[str] = []
+        self.optional: list[str] = []
+        self.outputs: list[str] = []
+        self.params: dict[str, Any] = {}  # name -> default, or inspect.Parameter.empty
+        self.variadic: str | None = None
+        self._read_signature()
+        self.promotes = tuple(self.inputs) if promotes is None and elementwise else tuple(promotes or ())
+        self.rules: dict[str, Callable | None] = {}
+        self.fused: dict[str, Callable] = {}
+        self.joint: Callable | None = None  # one rule for all inputs
+        self.make_spec: Callable = partial(_broadcast_spec, name) if elementwise else _no_spec
+        self.kernels: list[tuple] = []
+        self.binder: Callable | None = None
+        self.cache: dict = {}
+        self.symbol = fn.__name__
+        self.namespace: dict[str, Any] = {
+            "__name__": fn.__module__, "cache": self.cache, "miss": self.miss, "Tensor": Tensor, "new": new,
+            "mode": mode, "tick": tick, "Node": Node, "View": View, "current_node": current_node, "lift": lift,
+            "wrap": wrap, "seam": _seam, "trace": _trace, "_first": self._first,
+        }
+        self.call = self.function = self._stub()
+
+    def _read_signature(self) -> None:
+        for p in list(inspect.signature(self.fn).parameters.values())[1:]:  # the first is xp
+            if p.name == "out" or p.name.startswith("out_"):
+                self.outputs.append(p.name)
+            elif p.kind is p.VAR_POSITIONAL:
+                self.variadic = p.name
+                self.inputs.append(p.name)
+            elif p.kind is p.KEYWORD_ONLY:
+                self.params[p.name] = p.default
+            else:
+                self.inputs.append(p.name)
+                if p.default is not p.empty:
+                    self.optional.append(p.name)
+
+    # ---- declaring
+    def spec(self, make_spec: Callable) -> Callable:
+        """The law of shapes and dtypes: input Specs and constants in, output Spec (or tuple) out, errors raised."""
+        self.make_spec = make_spec
+        return make_spec
+
+    def grad(self, joint: Callable | None = None, /, **rules: Callable | None) -> Any:
+        """A rule for each input, ``x=lambda g, w: g * w``: a differentiable formula of what it names, which is saved.
+
+        A rule may name g, inputs, constants, the output ``y``, and ``x_spec`` for a spec alone. None says that the
+        input never has a gradient. One function ``(g, *inputs, y..., want)`` giving a tuple does for all at once.
+        """
+        if joint is not None:
+            self.joint = joint
+            return joint
+        self.rules.update(rules)
+        return None
+
+    def fused_grad(self, **rules: Callable) -> None:
+        """Faster rules, used where no second order is wanted; they must save no more than ``grad``'s rules do."""
+        self.fused.update(rules)
+
+    def bind(self, binder: Callable) -> Callable:
+        """``(xp, specs, outs, **constants) -> kernel``: a plain kernel with its constants worked out once an entry.
+
+        None stands for the forward itself.
+        """
+        self.binder = binder
+        return binder
+
+    def kernel(self, device: str, name: str, dtypes: str = "f4 f8", when: Callable | None = None) -> None:
+        """A compiled kernel for contiguous inputs of these dtypes. ``when(*specs, **constants)`` narrows it further."""
+        self.kernels.append((device, name, tuple(dtypes.split()), when))
+
+    # ---- the function that users call
+    def _stub(self) -> Callable:
+        """A function that writes its own text when first called; by then gradient and spec are declared."""
+        names = [f"*{n}" if n == self.variadic else n for n in self.inputs]
+        signature = ", ".join([*(f"{n}=None" if n in self.optional else n for n in names),
+                               *(["*"] if self.params and not self.variadic else []),
+                               *(f"{p}{self._default(p)}" for p in self.params)])
+        given = f"({', '.join(names)},), dict({', '.join(f'{p}={p}' for p in self.params)})"
+        exec(f"def {self.symbol}({signature}): return _first({given})", self.namespace)
+        call = self.namespace[self.symbol]
+        call.__doc__, call.op, call.__module__ = self.doc, self, self.fn.__module__
+        call.__qualname__ = self.symbol
+        for part in ("spec", "grad", "fused_grad", "bind", "cases", "ref", "nograd", "kernel"):
+            setattr(call, part, getattr(self, part))
+        return call
+
+    def _default(self, param: str) -> str:
+        value = self.params[param]
+        if value is inspect.Parameter.empty:
+            return ""
+        self.namespace[f"_default_{param}"] = value
+        return f"=_default_{param}"
+
+    @property
+    def general(self) -> bool:
+        """Whether calls go through ``apply`` instead of a text of their own."""
+        tracked = self._tracked()
+        return bool(self.variadic or self.dynamic or self.multiple or len(self.outputs) > 1 or self.joint
+                    or self.mutates or len(tracked) > template.MAX_INPUTS)
+
+    def _tracked(self) -> list[str]:
+        """Inputs that may want a gradient. One with no rule counts: backward must be able to say that it is missing."""
+        if not self.differentiable:
+            return []
+        return [i for i in self.inputs if self.rules.get(i, False) is not None]
+
+    def _first(self, args: tuple, kw: dict) -> Any:
+        self.finalize()
+        return self.function(*args, **kw)
+
+    def finalize(self) -> None:
+        """Write and compile the op's text, and its backward's."""
+        tracked = self._tracked()
+        self.tracked = tracked
+        self.arguments = {i: self._rule_arguments(self.rules[i]) for i in tracked if self.rules.get(i)}
+        fused = {i: self._rule_arguments(r) for i, r in self.fused.items()}
+        text = []
+        if self.general:
+            star = f"*{self.variadic}" if self.variadic else None
+            names = [star if i == self.variadic else i for i in self.inputs]
+            signature = [f"{n}=None" if n in self.optional else n for n in names]
+            if self.params:
+                signature += [*([] if self.variadic else ["*"]), *(f"{p}{self._default(p)}" for p in self.params)]
+            text.append(f"def {self.symbol}({', '.join(signature)}): return apply(({', '.join(names)},), "
+                        f"dict({', '.join(f'{p}={p}' for p in self.params)}))")
+            self.namespace["apply"] = self.apply
+        else:
+            self.saves = {m: self._saves(m) for m in range(1, 1 << len(tracked))}
+            params = [(p, self._default(p)) for p in self.params]
+            text.append(template.call_source(self.symbol, self.inputs, self.optional, params, tracked, self.saves,
+                                             view=self.view, numbers=self.numbers and len(self.inputs) > 1))
+            for m in self.saves:
+                wanted = [i for k, i in enumerate(tracked) if m >> k & 1]
+                for prefix, rules, name in (("_rule_", self.arguments, "exact"), ("_fused_", fused, "fused")):
+                    if name == "fused" and not fused:
+                        continue
+                    arguments = {i: rules.get(i, self.arguments.get(i, ["g"])) for i in wanted}
+                    text.append(template.back_source(name, m, wanted, arguments, self.saves[m], list(self.params),
+                                                     self.inputs, prefix))
+            for i in tracked:
+                self.namespace[f"_rule_{i}"] = self.rules.get(i) or partial(self._missing, i)
+                self.namespace[f"_fused_{i}"] = self.fused.get(i) or self.namespace[f"_rule_{i}"]
+        source = "\n\n".join(text)
+        stub = self.function
+        exec(compile(source, f"<tensorlite op {self.name}>", "exec"), self.namespace)
+        stub.__code__ = self.namespace[self.symbol].__code__
+        stub.__kwdefaults__ = self.namespace[self.symbol].__kwdefaults__
+        stub.__defaults__ = self.namespace[self.symbol].__defaults__
+        self.source = source
+
+    def _rule_arguments(self, rule: Callable) -> list[str]:
+        names = list(inspect.signature(rule).parameters)
+        known = {"g", "y", "y_spec", "want", *self.inputs, *self.params, *(f"{i}_spec" for i in self.inputs)}
+        if unknown := [n for n in names if n not in known]:
+            raise TypeError(f"{self.name}: a gradient rule names {unknown}; wanted some of {sorted(known)}")
+        return names
+
+    def _saves(self, mask: int) -> list[str]:
+        used = {a for k, i in enumerate(self.tracked) if mask >> k & 1 for a in self.arguments.get(i, ())}
+        return [n for n in [*self.inputs, "y"] if n in used]
+
+    def _missing(self, name: str, g: Tensor) -> Tensor:
+        raise GradError(f"{self.name}: the derivative with respect to {name} is not implemented")
+
+    # ---- a call, in plain words
+    def miss(self, args: tuple, kw: dict) -> Any:
+        """A call whose specs are new: check and convert the arguments, work out its entry, run it."""
+        return self.apply(args, kw)
+
+    def apply(self, args: tuple, kw: dict) -> Any:
+        """What a call does. The text of template.py is this, written out for one op."""
+        args = self.coerce(args)
+        entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
+        if self.promotes:
+            args = self.promote(args)
+            entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
+        nodes = [None if a is None else current_node(a) for a in args]
+        arrays = tuple(None if a is None else a._arr for a in args)
+        if self.dynamic:
+            return self._dynamic(entry, arrays)
+        outs = run(entry, arrays)
+        for i in self.mutates:
+            for a in (args[self.inputs.index(i):] if i == self.variadic else (args[self.inputs.index(i)],)):
+                if a is not None:
+                    touch(a)
+        if self.view:
+            outs = outs if self.multiple else (outs,)
+            if self.multiple:  # each output remembers the one-output view op that leads to it
+                made = [View.make(array, spec, args[0], self.step(k, args[0]._spec, kw), MULTIPLE)
+                        for k, (array, spec) in enumerate(zip(outs, entry.outs))]
+            else:
+                made = [View.make(outs[0], entry.out, args[0], entry, mode())]
+        else:
+            made = [wrap(array, spec) for array, spec in zip(outs if len(entry.outs) > 1 else (outs,), entry.outs)]
+        node = self.record(entry, args, nodes, made) if mode().grad else None
+        attach(node, made)
+        return tuple(made) if self.multiple or len(made) > 1 else made[0]
+
+    multiple = False  # set for ops whose number of outputs depends on constants (unbind, split)
+    step: Callable  # for those that return views: (k, spec, kw) -> the entry of a one-output view op
+    silent_outputs: tuple[int, ...] = ()  # outputs that carry no gradient though they are floating point
+
+    def coerce(self, args: tuple) -> tuple:
+        """Tensors of what was given: numbers where the op takes them, NumPy arrays; else a TypeError."""
+        like = next((a for a in args if isinstance(a, Tensor)), None)
+        out = []
+        for k, a in enumerate(args):
+            if not isinstance(a, Tensor):
+                name = self.inputs[min(k, len(self.inputs) - 1)]
+                if a is None and name in self.optional:
+                    pass
+                elif isinstance(a, (np.ndarray, np.generic)):
+                    a = from_array(np.asarray(a))
+                elif self.numbers and isinstance(a, _NUMBERS):
+                    a = lift(a, like) if like is not None else from_array(np.asarray(a, _number_type(a).np))
+                else:
+                    raise TypeError(f"{self.name}: argument '{name}' must be Tensor, not {type(a).__name__}")
+            out.append(a)
+        return tuple(out)
+
+    def promote(self, args: tuple) -> tuple:
+        """The arguments cast to their common dtype (differentiably), and to floating point where the op needs it."""
+        takes = [k for k in range(len(args)) if self.inputs[min(k, len(self.inputs) - 1)] in self.promotes]
+        tensors = [args[k] for k in takes if args[k] is not None]
+        common = common_dtype([t._spec for t in tensors], self.floats)
+        return tuple(a.to(common) if k in takes and a is not None and a._spec.dtype is not common else a
+                     for k, a in enumerate(args))
+
+    def entry(self, specs: tuple, kw: dict) -> Entry:
+        """The entry for these specs and constants, from the cache or worked out now."""
+        kw = {p: tuple(v) if isinstance(v, list) else v for p, v in kw.items()}
+        key = (*specs, *kw.values())
+        if len(key) == 1:
+            key = key[0]
+        if self.params and not kw:
+            kw = {p: d for p, d in self.params.items() if d is not inspect.Parameter.empty}
+        found = self.cache.get(key)
+        return found if found is not None else self._build(key, specs, kw)
+
+    def _build(self, key: Any, specs: tuple, kw: dict) -> Entry:
+        if not hasattr(self, "tracked"):
+            self.finalize()
+        device = _one_device(self.name, specs)
+        promoted = [s for k, s in enumerate(specs)
+                    if s is not None and self.inputs[min(k, len(self.inputs) - 1)] in self.promotes]
+        e = Entry()
+        e.op, e.kw = self, kw
+        if promoted:
+            common = common_dtype(promoted, self.floats)
+            if any(s.dtype is not common for s in promoted):
+                # not kept: the call casts its inputs and comes back with specs of one dtype
+                e.specs = specs
+                broadcast(self.name, *(s.shape for s in promoted))
+                return e
+        if self.dynamic:
+            self.make_spec(*specs, **kw)
+            outs: Any = ()
+        else:
+            outs = self.make_spec(*specs, **kw)
+        e.specs = specs
+        e.outs = outs if isinstance(outs, tuple) else (outs,)
+        if self.out_dtype is not None:
+            e.outs = tuple(spec_of(o.shape, self.out_dtype, o.device, o.format) for o in e.outs)
+        e.out = e.outs[0] if e.outs else None
+        e.empty = e.out.empty if e.out is not None else None
+        e.native = False
+        e.fresh = None
+        self._pick(e, backend(device))
+        e.plans = [None] if self.general else [None, *(self._plan(e, m) for m in self.saves)]
+        if len(self.cache) > CACHE_LIMIT:
+            self.cache.clear()
+        self.cache[key] = e
+        return e
+
+    def _pick(self, e: Entry, on: Any) -> None:
+        """Choose the implementation: a compiled kernel whose gate opens, else the plain forward."""
+        given = [s for s in e.specs if s is not None]
+        floats = {s.dtype.short for s in given if s.dtype.is_floating_point}
+        if len(floats) == 1 and all(s.format is CONTIGUOUS for s in given):
+            for device, name, dtypes, when in self.kernels:
+                if device == e.out.device.type and floats <= set(dtypes) and (when is None or when(*e.specs, **e.kw)):
+                    factory = on.kernel(name)
+                    if factory is not None:
+                        e.kernel, e.native = factory(e.specs, e.outs, e.kw), True
+                        return
+        xp = on.xp
+        halves = any(s.dtype.is_half for s in (*given, *e.outs))
+        if self.ufunc is not None:
+            e.kernel = getattr(xp, self.ufunc)
+            if not halves and e.out is not None and e.out.ndim:
+                e.fresh = e.kernel
+        else:
+            bound = self.binder(xp, e.specs, e.outs, **e.kw) if self.binder is not None else None
+            e.kernel = bound or partial(self.fn, xp, **e.kw)
+        if halves and not self.view and not self.mutates:
+            e.kernel = _in_float32(e.kernel, len(e.outs))
+        if self.signals:
+            e.kernel = on.quiet(e.kernel)
+            e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
+        if self.variadic and not self.dynamic:
+            e.kernel = _keyword_outputs(e.kernel, len(e.outs), self.outputs)
+
+    # ---- the tape
+    def _plan(self, e: Entry, mask: int) -> Plan:
+        p = Plan()
+        wanted = [i for k, i in enumerate(self.tracked) if mask >> k & 1]
+        p.op, p.name, p.kw, p.specs, p.out, p.outs = self, _node_name(self.name), e.kw, e.specs, e.out, e.outs
+        p.back = self.namespace[f"exact_back_{mask}"]
+        p.fast = self.namespace.get(f"fused_back_{mask}", p.back)
+        p.single, p.fresh = len(wanted) == 1, True
+        p.sums = None
+        if self.elementwise:
+            shapes = [e.specs[self.inputs.index(i)].shape for i in wanted]
+            if any(s != e.out.shape for s in shapes):
+                p.sums = tuple(None if s == e.out.shape else s for s in shapes)
+        return p
+
+    def record(self, entry: Entry, args: tuple, nodes: list, made: list) -> Node | None:
+        """The node of a call, or None where no input wants a gradient."""
+        if not self.differentiable:
+            return None
+        wanted = [k for k, n in enumerate(nodes) if n is not None and self._is_tracked(k)]
+        if not wanted:
+            return None
+        node = new(Node)
+        node.parents = tuple(nodes[k] for k in wanted)
+        if self.general:
+            node.plan, node.saved = self._general_plan(entry, args, wanted, made)
+        else:
+            mask = sum(1 << self.tracked.index(self.inputs[k]) for k in wanted)
+            node.plan = entry.plans[mask]
+            node.saved = tuple(v for s in self.saves[mask]
+                               for v in ((made[0]._arr, made[0]._ver) if s == "y" else (args[self.inputs.index(s)],)))
+        node.seq = tick()
+        node.extra = None if _trace is None else _trace()
+        return node
+
+    def _is_tracked(self, k: int) -> bool:
+        return self.inputs[min(k, len(self.inputs) - 1)] in self.tracked
+
+    def _general_plan(self, entry: Entry, args: tuple, wanted: list, made: list) -> tuple[Plan, tuple]:
+        """A plan for ops of any number of inputs and outputs. Rules see outputs as a tuple ``y`` (or one Tensor)."""
+        p = Plan()
+        p.op, p.name, p.kw, p.specs, p.out, p.outs = self, _node_name(self.name), entry.kw, entry.specs, entry.out, entry.outs
+        p.sums, p.single, p.fresh = None, len(wanted) == 1, True
+        want = tuple(k in wanted for k in range(len(args)))
+        rules = [(self.inputs[min(k, len(self.inputs) - 1)], k) for k in wanted]
+        names = self._rule_arguments(self.joint) if self.joint else sorted({
+            a for i, _ in rules for a in self.arguments.get(i, ())})
+        held = [n for n in names if n in self.inputs]
+        keep = {n: args if n == self.variadic else args[self.inputs.index(n)] for n in held}
+        outs = [(m._arr, m._ver) for m in made] if "y" in names else []
+        saved = tuple(v for n in held for v in (keep[n] if n == self.variadic else (keep[n],)))
+        saved += tuple(v for o in outs for v in o)
+
+        def back(g: Any, node: Node) -> Any:
+            values: dict[str, Any] = {"g": g, "want": want, **p.kw}
+            for k, i in enumerate(self.inputs):
+                values[f"{i}_spec"] = p.specs[k] if i != self.variadic else p.specs
+            if outs:
+                # rebuilt from what was saved, so that no output Tensor is kept alive by its own node
+                pairs = node.saved[-2 * len(p.outs):]
+                ys = tuple(wrap(pairs[2 * k], o, node if len(p.outs) == 1 else None, pairs[2 * k + 1])
+                           for k, o in enumerate(p.outs))
+                values["y"] = ys if self.multiple or len(ys) > 1 else ys[0]
+            at = 0
+            for n in held:
+                if n == self.variadic:
+                    values[n] = node.saved[at:at + len(args_specs)]
+                    at += len(args_specs)
+                else:
+                    values[n] = node.saved[at]
+                    at += 1
+            if self.joint:
+                grads = self.joint(**{n: values[n] for n in names})
+                grads = [grads[k] for _, k in rules]
+            else:
+                grads = []
+                for i, k in rules:
+                    rule = self.rules.get(i)
+                    if rule is None:
+                        self._missing(i, g)
+                    given = {n: values[n] for n in self.arguments[i]}
+                    grads.append(rule(**given)[k] if i == self.variadic else rule(**given))  # type: ignore[misc]
+            return grads[0] if p.single else tuple(grads)
+
+        args_specs = entry.specs
+        p.back = p.fast = back
+        return p, saved
+
+    # ---- into a given tensor
+    def into(self, dest: Tensor, *args: Any, **kw: Any) -> Tensor:
+        """``dest[...] = op(*args)``, without a temporary where that is safe; ``dest`` may be one of ``args``."""
+        args = self.coerce(args)
+        entry = self.entry(tuple([None if a is None else a._spec for a in args]), kw)
+        out = getattr(entry, "out", None)  # an entry that needs casts first has none
+        if (out is None or out.shape != dest._spec.shape or out.dtype is not dest._spec.dtype
+                or needs_grad(dest, *args)):
+            own = any(a is dest for a in args)
+            before = previous(dest) if own else dest
+            return assign(dest, self.function(*(before if a is dest else a for a in args), **kw), self.name + "_")
+        check_inplace(dest, self.name + "_")
+        target = dest._arr
+        arrays = tuple([None if a is None else a._arr for a in args])
+        if all(a is None or self._safe(a, target) for a in arrays):
+            run(entry, arrays, (target,))
+        else:
+            target[...] = run(entry, arrays)
+        touch(dest)
+        return dest
+
+    def _safe(self, a: Any, target: Any) -> bool:
+        """Whether the kernel may read ``a`` while it writes ``target``."""
+        if a is target or (a.shape == target.shape and a.strides == target.strides and address(a) == address(target)):
+            return self.alias == "elementwise"
+        return not np.may_share_memory(a, target)
+
+    def _dynamic(self, entry: Entry, arrays: tuple) -> Any:
+        """An op whose sizes depend on values. It cannot be recorded, and its output has no history of its own."""
+        outs = entry.kernel(*arrays)
+        return tuple(map(from_array, outs)) if isinstance(outs, tuple) else from_array(outs)
+
+
+def attach(node: Node | None, made: list) -> None:
+    """Give outputs their node; each of several differentiable ones a Pick of it."""
+    if node is None:
+        return
+    if len(made) == 1 and not node.plan.op.multiple:
+        made[0]._node = node
+        return
+    for k, t in enumerate(made):
+        if t._spec.dtype.is_floating_point and k not in node.plan.op.silent_outputs:
+            t._node = Pick(node, k)
+
+
+# ---- run: where numbers are made
+def run(entry: Entry, arrays: tuple, outs: tuple | None = None) -> Any:
+    """Make an entry's outputs from arrays: the one place that every number passes, here or in the text of a call.
+
+    ``outs`` are buffers to write into; without them the outputs are allocated.
+    """
+    if _seam is not None and not entry.op.view:
+        return _seam(entry, arrays, outs)
+    return execute(entry, arrays, outs)
+
+
+def execute(entry: Entry, arrays: tuple, outs: tuple | None = None) -> Any:
+    """Allocate the outputs and call the kernel. A seam calls this when it wants the ordinary thing done."""
+    if entry.op.view:
+        return entry.kernel(*arrays)
+    if outs is None:
+        outs = tuple([o.empty() for o in entry.outs])
+    entry.kernel(*arrays, *outs)
+    return outs if len(outs) > 1 or entry.op.multiple else outs[0]
+
+
+_seam: Callable | None = None
+_trace: Callable | None = None
+
+
+def set_seam(seam: Callable | None, trace: Callable | None = None) -> None:
+    """Send every run through ``seam(entry, arrays) -> outputs``; every new node's ``extra`` comes from ``trace()``."""
+    global _seam, _trace
+    _seam, _trace = seam, trace
+    for op in TABLE.values():
+        if isinstance(op, Primitive):
+            op.namespace["seam"], op.namespace["trace"] = seam, trace
+
+
+def forget_picks(_: Any = None) -> None:
+    """Drop every cached choice of kernel, so that the next calls choose anew."""
+    for op in TABLE.values():
+        if isinstance(op, Primitive):
+            op.cache.clear()
+
+
+config.KERNELS.listeners.append(forget_picks)
+
+
+# ---- registration
+def primitive(fn: Callable | None = None, *, name: str | None = None, elementwise: bool = False,
+              ufunc: str | None = None, view: bool = False, dynamic: bool = False, mutates: tuple = (),
+              numbers: bool | None = None, floats: bool = False, out_dtype: dtype | None = None, signals: bool = False,
+              promotes: tuple | None = None, alias: str | None = None, torch: Any = "same") -> Any:
+    """Make an op of ``def f(xp, x, w, out, *, constant)``: array module, inputs, the buffer to fill, constants.
+
+    Args:
+        elementwise: broadcasts, promotes dtypes, takes Python numbers; its spec comes by default.
+        ufunc: the array module's ufunc that is the whole forward, called unwrapped.
+        view: returns a view of its input (no ``out``); nothing is computed.
+        dynamic: output sizes depend on values; returns arrays (no ``out``).
+        mutates: inputs that it writes to.
+        numbers: whether inputs after the first may be Python numbers. Default: as ``elementwise``.
+        floats: integer inputs become the default floating-point type.
+        out_dtype: the dtype of the result whatever the inputs' (comparisons).
+        signals: commonly meets inf or nan, so NumPy is told to be silent.
+        promotes: the inputs that are cast to a common dtype. Default: all where ``elementwise``.
+        alias: "elementwise" where writing the output over an input of the same layout is safe.
+        torch: PyTorch's name of it for the parity run where it differs, a function (torch, **case), or None.
+    """
+    if fn is None:
+        return partial(primitive, name=name, elementwise=elementwise, ufunc=ufunc, view=view, dynamic=dynamic,
+                       mutates=mutates, numbers=numbers, floats=floats, out_dtype=out_dtype, signals=signals,
+                       promotes=promotes, alias=alias, torch=torch)
+    name = name or fn.__name__.removesuffix("_p")
+    p = Primitive(fn, name, elementwise=elementwise, ufunc=ufunc, view=view, dynamic=dynamic, mutates=mutates,
+                  numbers=elementwise if numbers is None else numbers, floats=floats, out_dtype=out_dtype,
+                  signals=signals, promotes=promotes, alias=alias, torch=torch)
+    if name in TABLE:
+        raise ValueError(f"op {name!r} is registered twice")
+    TABLE[name] = p
+    return p.call
+
+
+def _broadcast_spec(name: str, *specs: Spec, **kw: Any) -> Spec:
+    given = [s for s in specs if s is not None]
+    shape = broadcast(name, *(s.shape for s in given))
+    first = given[0]
+    out = spec_of(shape, first.dtype, first.device)
+    return out if all(s.format is CONTIGUOUS for s in given) else out.strided()
+
+
+def _no_spec(*specs: Spec, **kw: Any) -> Spec:
+    raise TypeError("this primitive has no spec; declare one with @op.spec")
+
+
+def _one_device(name: str, specs: tuple) -> Any:
+    """The device of an op's inputs. 0-d CPU tensors go with any."""
+    devices = {s.device for s in specs if s is not None and (s.ndim or s.device is not CPU)}
+    if len(devices) > 1:
+        raise DeviceError(f"{name}: tensors on {' and '.join(sorted(map(str, devices)))}; wanted one device")
+    return devices.pop() if devices else CPU
+
+
+def common_dtype(specs: list[Spec], floats: bool = False) -> dtype:
+    """The dtype that tensors of these specs are computed in (0-d ones count less than others)."""
+    common = specs[0].dtype
+    if any(s.dtype is not common for s in specs):
+        common = result_type([(s.dtype, 2 if s.ndim else 1) for s in specs])
+    return get_default_dtype() if floats and common.category != FLOAT else common
+
+
+def _number_type(value: Any) -> dtype:
+    from tensorlite.dtypes import bool as bool_
+    from tensorlite.dtypes import int64
+
+    return bool_ if isinstance(value, bool) else int64 if isinstance(value, int) else get_default_dtype()
+
+
+def _in_float32(kernel: Callable, outputs: int) -> Callable:
+    """``kernel`` for half types: computed in float32, rounded once when stored."""
+
+    def rounded(*arrays):
+        inputs, outs = arrays[:-outputs], arrays[-outputs:]
+        wide = [a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
+                for a in inputs]
+        temps = [np.empty(o.shape, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
+        kernel(*wide, *temps)
+        for o, t in zip(outs, temps):
+            if o is not t:
+                o[...] = t
+
+    return rounded
+
+
+def _keyword_outputs(kernel: Callable, outputs: int, names: list[str]) -> Callable:
+    def call(*arrays):
+        kernel(*arrays[:-outputs], **dict(zip(names, arrays[-outputs:])))
+
+    return call
+
+
+def _node_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_")) + "Backward0"
+
+
+__all__ = ["TABLE", "Entry", "Op", "Plan", "Primitive", "ShapeError", "DTypeError", "execute", "float32", "primitive",
+           "run", "set_seam", "touch"]

@@ -1,0 +1,44 @@
+"""Python numbers among tensors: 0-d tensors of the dtype that PyTorch's promotion gives them. Floor 2."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.dtypes import BOOL, FLOAT, INTEGER, get_default_dtype, int64
+
+_cache: dict = {}
+_CATEGORY = {bool: BOOL, int: INTEGER, float: FLOAT}
+
+
+def lift(value: Any, like: Any) -> Any:
+    """``value`` as a 0-d tensor beside ``like``; whatever is not a Python number comes back as it was.
+
+    A number never widens a tensor: it takes the tensor's dtype unless its kind (bool < int < float) is higher.
+    """
+    kind = type(value)
+    if kind not in _CATEGORY or not isinstance(like, Tensor):
+        return value
+    d = like._spec.dtype
+    if _CATEGORY[kind] > d.category:
+        d = get_default_dtype() if kind is float else int64
+    key = (value, kind, d)
+    found = _cache.get(key)
+    if found is not None:
+        return found
+    if kind is int and d.category == INTEGER:
+        if not -(2**63) <= value < 2**63:
+            raise OverflowError(f"number {value}: cannot be converted to int64 without overflow")
+        array = np.asarray(value, np.int64).astype(d.np)
+    else:
+        with np.errstate(over="ignore"):
+            array = np.asarray(value).astype(d.np)
+    made = from_array(array)
+    if kind is not float or (value == value and (value or math.copysign(1.0, value) > 0)):  # noqa: PLR0124
+        if len(_cache) > 4096:  # neither nan nor -0.0 is a good key
+            _cache.clear()
+        _cache[key] = made
+    return made

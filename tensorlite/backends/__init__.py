@@ -1,0 +1,90 @@
+"""Where arrays live: the names of devices and the short contract that each must meet. Floor 1."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tensorlite.errors import DeviceError
+
+
+class Device:
+    """A place for arrays, such as ``device("cpu")``. Equal devices are one object.
+
+    >>> Device("cpu")
+    device(type='cpu')
+    """
+
+    __slots__ = ("index", "type")
+    _known: dict = {}
+
+    type: str
+    index: int | None
+
+    def __new__(cls, type: Any = "cpu", index: int | None = None):
+        if isinstance(type, Device):
+            return type
+        if not isinstance(type, str):
+            raise TypeError(f"device: got {type!r}; wanted a name such as 'cpu' or 'cuda:0'")
+        kind, _, number = type.partition(":")
+        if number:
+            if index is not None or not number.isdigit():
+                raise DeviceError(f"device: got {type!r}; wanted a name such as 'cpu' or 'cuda:0'")
+            index = int(number)
+        if kind not in ("cpu", "cuda"):
+            raise DeviceError(f"device: got {type!r}; wanted 'cpu' or 'cuda'")
+        key = (kind, index if kind == "cuda" else None)
+        found = cls._known.get(key)
+        if found is None:
+            found = object.__new__(cls)
+            found.type, found.index = key
+            cls._known[key] = found
+        return found
+
+    def __repr__(self) -> str:
+        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __reduce__(self):
+        return (Device, (str(self),))
+
+
+CPU = Device("cpu")
+
+
+class Backend(Protocol):
+    """What a device must offer. Everything above this floor reaches arrays through these names alone."""
+
+    xp: Any  # the array module: numpy, cupy
+
+    def empty(self, shape: tuple, dtype: Any) -> Any: ...
+
+    def from_numpy(self, array: Any) -> Any: ...
+
+    def to_numpy(self, array: Any) -> Any: ...
+
+    def kernel(self, name: str) -> Callable | None: ...
+
+    def strided(self, array: Any, shape: tuple, strides: tuple) -> Any: ...
+
+    def quiet(self, kernel: Callable) -> Callable: ...
+
+    def synchronize(self) -> None: ...
+
+
+def backend(device: Device) -> Backend:
+    """The backend that holds this device's arrays; an error that says what is missing where there is none."""
+    if device is CPU:
+        from tensorlite.backends import cpu
+
+        return cpu
+    raise DeviceError(
+        f"device {str(device)!r}: this build of tensorlite has no CUDA backend yet; wanted 'cpu' (CUDA is planned)"
+    )
+
+
+def strided(array: Any, shape: tuple, strides: tuple) -> Any:
+    """A view of an array of any backend with these sizes and steps in bytes."""
+    from tensorlite.backends import cpu
+
+    return cpu.strided(array, shape, strides)

@@ -1,0 +1,88 @@
+"""Arrays on the CPU: NumPy, and our compiled kernels where the extension was built. Floor 1."""
+
+import contextvars
+import importlib
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tensorlite import config
+
+xp = np
+empty = np.empty
+
+# IEEE arithmetic is silent in tensorlite, as in PyTorch: inf and nan are values. NumPy would warn. Ops that often
+# signal run inside a context whose error state is "ignore" (see quiet); for the others this filter costs nothing.
+warnings.filterwarnings(
+    "ignore", r"(overflow|underflow|invalid value|divide by zero) encountered", RuntimeWarning, r"tensorlite(\.|$)"
+)
+_SILENT = contextvars.copy_context()
+_SILENT.run(np.seterr, all="ignore")
+
+
+def quiet(kernel: Callable) -> Callable:
+    """``kernel`` under ``np.errstate(all="ignore")``, at a seventh of the cost of entering one.
+
+    The context is copied for each call (60 ns), so that threads and nested calls never meet in one.
+    """
+    copy = _SILENT.copy
+
+    def silent(*arrays):
+        return copy().run(kernel, *arrays)
+
+    return silent
+
+
+def strided(array: np.ndarray, shape: tuple, strides: tuple) -> np.ndarray:
+    """A view of ``array`` with these sizes and steps in bytes. The caller answers for its bounds."""
+    if array.flags.c_contiguous and array.flags.writeable and array.size and array.dtype.kind != "V":
+        return np.ndarray(shape, array.dtype, array, 0, strides)  # a tenth of the cost of as_strided
+    return np.lib.stride_tricks.as_strided(array, shape, strides)
+
+
+def from_numpy(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def to_numpy(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def synchronize() -> None:
+    """Nothing runs behind our back on a CPU."""
+
+
+_extension: Any = None
+
+
+def extension() -> Any:
+    """The compiled kernels, or None where they were not built or are turned off (``TL_KERNELS=plain``)."""
+    global _extension
+    if config.KERNELS.value == "plain":
+        return None
+    if _extension is None:
+        try:
+            _extension = importlib.import_module("tensorlite._native")
+        except ImportError as error:
+            _extension = False
+            if config.DEBUG.value:
+                print(f"tensorlite: no compiled CPU kernels ({error}); NumPy does the work")
+    return _extension or None
+
+
+def kernel(name: str) -> Callable | None:
+    """The compiled kernel of this name, or None."""
+    return getattr(extension(), name, None)
+
+
+def kernel_names() -> list[str]:
+    """The compiled kernels at hand, sorted."""
+    return sorted(n for n in dir(extension()) if not n.startswith("_")) if extension() else []
+
+
+def cores() -> int:
+    """How many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,73 @@
+"""Every TL_* switch: an environment variable, a context manager and a decorator in one. Floor 0: plain Python.
+
+>>> from tensorlite import config
+>>> with config.DEBUG(1):
+...     config.DEBUG.value
+1
+"""
+
+import os
+from contextlib import ContextDecorator
+from typing import Any
+
+
+class Switch:
+    """One setting. ``value`` is what holds now; calling it gives a context manager (and decorator) that sets it."""
+
+    table: dict[str, "Switch"] = {}
+
+    def __init__(self, name: str, default: Any, choices: tuple, doc: str):
+        self.name, self.default, self.choices, self.doc = name, default, choices, doc
+        self.listeners: list = []
+        given = os.environ.get(name)
+        self.value = default if given is None or given == "" else self.parse(given)
+        Switch.table[name] = self
+
+    def parse(self, text: str) -> Any:
+        try:
+            value = type(self.default)(text)
+        except ValueError:
+            value = None
+        if value not in self.choices:
+            raise ValueError(f"{self.name}: got {text!r}; wanted one of {', '.join(map(str, self.choices))}")
+        return value
+
+    def set(self, value: Any) -> None:
+        if value not in self.choices:
+            raise ValueError(f"{self.name}: got {value!r}; wanted one of {', '.join(map(str, self.choices))}")
+        self.value = value
+        for listener in self.listeners:
+            listener(value)
+
+    def __call__(self, value: Any) -> "_Setting":
+        return _Setting(self, value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+
+class _Setting(ContextDecorator):
+    def __init__(self, switch: Switch, value: Any):
+        self.switch, self.value = switch, value
+        self.before: list = []
+
+    def __enter__(self):
+        self.before.append(self.switch.value)
+        self.switch.set(self.value)
+        return self.switch
+
+    def __exit__(self, *exc):
+        self.switch.set(self.before.pop())
+
+
+DEBUG = Switch("TL_DEBUG", 0, (0, 1, 2), "1 says which kernels are found; 2 prints each op with its time.")
+KERNELS = Switch("TL_KERNELS", "native", ("native", "plain"), "plain turns the compiled kernels off: NumPy alone.")
+NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
+
+
+def table() -> str:
+    """The switches as a Markdown table; README shows it and a test compares the two."""
+    rows = ["| switch | default | choices | what it does |", "|---|---|---|---|"]
+    for s in Switch.table.values():
+        rows.append(f"| `{s.name}` | `{s.default}` | {', '.join(f'`{c}`' for c in s.choices)} | {s.doc} |")
+    return "\n".join(rows)

@@ -1,0 +1,41 @@
+"""The error classes of tensorlite. Floor 0: plain Python.
+
+Each class stands under the builtin one that PyTorch raises in the same place, so ``except RuntimeError`` written for
+PyTorch keeps working. A message reads ``op: what was given; wanted what``.
+"""
+
+
+class TensorliteError(Exception):
+    """Base of every error that only tensorlite raises."""
+
+
+class ShapeError(TensorliteError, RuntimeError, ValueError):
+    """Sizes that do not fit together."""
+
+
+class DTypeError(TensorliteError, RuntimeError, TypeError):
+    """An element type that the op does not take, or two that do not go together."""
+
+
+class DeviceError(TensorliteError, RuntimeError):
+    """A device that is not there, or tensors on different devices."""
+
+
+class GradError(TensorliteError, RuntimeError):
+    """A gradient that was asked for and cannot be had."""
+
+
+class CaptureError(TensorliteError, RuntimeError):
+    """Something that a recorded program cannot replay."""
+
+
+class KernelError(TensorliteError, RuntimeError):
+    """A kernel that could not be found, built or run."""
+
+
+class AnomalyError(TensorliteError, RuntimeError):
+    """The first NaN or infinity of a run, found by ``detect_anomaly`` or ``TL_NAN=1``."""
+
+
+class DataError(TensorliteError, ValueError, OSError):
+    """A file that is missing, broken or not what its name says."""
