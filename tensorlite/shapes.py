@@ -70,10 +70,16 @@ def dim_of(op: str, dim, ndim: int) -> int:
     return d % n
 
 
+_ALL = [tuple(range(n)) for n in range(8)]
+_ONE = [(n,) for n in range(8)]
+
+
 def dims_of(op: str, dim, ndim: int) -> Shape:
     """A tuple of distinct dimensions counted from the front; None and () mean all."""
     if dim is None:
-        return tuple(range(ndim))
+        return _ALL[ndim] if ndim < len(_ALL) else tuple(range(ndim))
+    if type(dim) is int and 0 <= dim < ndim:
+        return _ONE[dim] if dim < len(_ONE) else (dim,)
     if not isinstance(dim, Iterable):
         return (dim_of(op, dim, ndim),) if ndim else (dim_of(op, dim, ndim),)[:0]
     dims = tuple(dim_of(op, d, ndim) for d in dim)

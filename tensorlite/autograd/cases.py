@@ -11,7 +11,7 @@ from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.dtypes import bool as bool_
 from tensorlite.dtypes import dtype, float64, int64
 
-LAYOUTS = ("contiguous", "strided", "expanded")
+LAYOUTS = ("contiguous", "strided")
 
 
 class Make:

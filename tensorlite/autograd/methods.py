@@ -51,8 +51,10 @@ def _publish(fn: Callable, entry: Op, method: bool | str | tuple, in_place: bool
     for name in names:
         attach_method(name, call)
     if in_place:
-        attach_method(fn.__name__ + "_", _in_place(fn, primitive))
-    entry.methods = names
+        entry.in_place = tuple(name + "_" for name in names or (fn.__name__,))
+        for name in entry.in_place:
+            attach_method(name, _in_place(fn, primitive))
+    entry.methods, entry.takes_out = names, out
     return call
 
 
@@ -80,12 +82,13 @@ def public(primitive_call: Any, *, method: str | tuple | None = None, in_place: 
     function.__name__ = function.__qualname__ = entry.name
     function.__doc__, function.__module__ = entry.doc, entry.module
     function.op = entry  # type: ignore[attr-defined]
-    entry.call, entry.methods = function, tuple(names)
+    entry.call, entry.methods, entry.takes_out = function, tuple(names), True
     for name in names:
         attach_method(name, primitive_call)
     if in_place:
         for name in names:
             attach_method(name + "_", _in_place(function, entry))
+        entry.in_place = tuple(name + "_" for name in names)
     return function
 
 

@@ -75,6 +75,8 @@ class Op:
         self.module = fn.__module__
         self.differentiable = True
         self.methods: tuple[str, ...] = ()
+        self.in_place: tuple[str, ...] = ()  # methods that write the result into their first argument
+        self.takes_out = False  # whether the public function has PyTorch's ``out=``
 
     def cases(self, make_cases: Callable) -> Callable:
         """Sample calls: a generator of dicts of arguments, or of (error class, dict) for calls that must be refused."""
@@ -165,7 +167,7 @@ class Primitive(Op):
     def bind(self, binder: Callable) -> Callable:
         """``(xp, specs, outs, **constants) -> kernel``: a plain kernel with its constants worked out once an entry.
 
-        None stands for the forward itself.
+        A pair is (kernel, the same that allocates its output: ``fresh(*arrays)``); None stands for the forward itself.
         """
         self.binder = binder
         return binder
@@ -397,7 +399,10 @@ class Primitive(Op):
                 e.fresh = e.kernel
         else:
             bound = self.binder(xp, e.specs, e.outs, **e.kw) if self.binder is not None else None
+            bound, fresh = bound if isinstance(bound, tuple) else (bound, None)
             e.kernel = bound or partial(self.fn, xp, **e.kw)
+            if not halves and e.out is not None and e.out.ndim:
+                e.fresh = fresh
         if halves and not self.view and not self.mutates:
             e.kernel = _in_float32(e.kernel, len(e.outs))
         if self.signals:

@@ -147,7 +147,7 @@ def _deliver(node: Any, g: Tensor, waiting: dict, owned: set, heap: list, leaves
         if into is waiting:
             heapq.heappush(heap, (-node.seq, node))
     elif node in owned and not create_graph:
-        have.add_(g)
+        have._accumulate(g)
     else:
         into[node] = have + g
         if not create_graph:
@@ -284,7 +284,7 @@ def _accumulate(leaf: Leaf, g: Tensor, own: bool, create_graph: bool) -> None:
     elif create_graph:
         leaf.grad = have + g
     else:
-        have.add_(g)
+        have.add_(g)  # an effect that a user sees: it counts as a write
     if leaf.extra is not None and leaf.extra.after:
         tensor = leaf.tensor() if leaf.tensor is not None else None
         if tensor is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ def relu_p(xp, x, out):
 
 @relu_p.bind
 def _(xp, specs, outs):
-    zero, maximum = np.zeros((), outs[0].dtype.np), xp.maximum  # a 0-d array of the dtype: half the cost of a number
-    return lambda x, out: maximum(x, zero, out)
+    at_least_zero = partial(xp.maximum, xp.zeros((), outs[0].dtype.np))  # a 0-d array costs half of what a number does
+    return at_least_zero, at_least_zero
 
 
 @primitive(elementwise=True, torch=None)
@@ -206,3 +207,7 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     if dtype is not None or not input._spec.dtype.is_floating_point:
         input = _floating(input, dtype, "log_softmax")
     return log_softmax_p(input, dim=dim_of("log_softmax", dim, input._spec.ndim))
+
+
+for _p in (softmax_p, log_softmax_p, softmax_dx_p, log_softmax_dx_p):
+    _p.kernel("cpu", _p.op.name, dtypes="f4 f8", when=lambda *specs, dim: specs[0].ndim > 0 and specs[0].size > 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method, op, public
-from tensorlite.autograd.primitive import primitive
+from tensorlite.autograd.primitive import primitive, run
 from tensorlite.autograd.spec import spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
@@ -994,6 +994,13 @@ def type(self: Tensor, dtype: Any = None) -> Any:
 def type_as(self: Tensor, other: Tensor) -> Tensor:
     """This tensor in the dtype of another."""
     return self.to(other.dtype)
+
+
+@method("_accumulate")
+def _accumulate(self: Tensor, g: Tensor) -> None:
+    """self += g for a sum of gradients that the tape owns: no history, no version, no check."""
+    entry = add_p.op.cache.get((self._spec, g._spec)) or add_p.op.entry((self._spec, g._spec), {})
+    run(entry, (self._arr, g._arr), (self._arr,))
 
 
 # ---- operators

@@ -29,21 +29,21 @@ def _same_dtype(name: str, *specs: Spec | None) -> None:
 @primitive(name="matmul")
 def matmul_p(xp, x, w, out, *, tx=False, tw=False):
     """x @ w over the last two dimensions, each transposed first where its flag says so; the others broadcast."""
-    xp.matmul(x.swapaxes(-1, -2) if tx else x, w.swapaxes(-1, -2) if tw else w, out=out)
+    xp.matmul(x.mT if tx else x, w.mT if tw else w, out=out)
 
 
 @matmul_p.bind
 def _(xp, specs, outs, tx, tw):
     matmul = xp.matmul
-    if outs[0].dtype.is_half or outs[0].dtype.name == "bool":
-        return None
     if not tx and not tw:
-        return matmul
+        return matmul, matmul
     if tx and tw:
-        return lambda x, w, out: matmul(x.swapaxes(-1, -2), w.swapaxes(-1, -2), out)
-    if tx:
-        return lambda x, w, out: matmul(x.swapaxes(-1, -2), w, out)
-    return lambda x, w, out: matmul(x, w.swapaxes(-1, -2), out)
+        call = lambda x, w, out=None: matmul(x.mT, w.mT, out)  # noqa: E731
+    elif tx:
+        call = lambda x, w, out=None: matmul(x.mT, w, out)  # noqa: E731
+    else:
+        call = lambda x, w, out=None: matmul(x, w.mT, out)  # noqa: E731
+    return call, call
 
 
 @matmul_p.spec
@@ -231,6 +231,17 @@ def linear_p(xp, x, w, b=None, out=None):
     xp.matmul(x, w.T, out)
     if b is not None:
         xp.add(out, b, out)
+
+
+@linear_p.bind
+def _(xp, specs, outs):
+    matmul, add = xp.matmul, xp.add
+
+    def call(x, w, b, out=None):
+        y = matmul(x, w.T, out)
+        return y if b is None else add(y, b, y)
+
+    return call, call
 
 
 @linear_p.spec

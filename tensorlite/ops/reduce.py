@@ -75,7 +75,8 @@ def sum_p(xp, x, out, *, dim, keepdim):
 @sum_p.bind
 def _(xp, specs, outs, dim, keepdim):
     reduce, axis = xp.add.reduce, None if len(dim) == specs[0].ndim else dim if len(dim) != 1 else dim[0]
-    return lambda x, out: reduce(x, axis, None, out, keepdim)
+    call = lambda x, out=None: reduce(x, axis, None, out, keepdim)  # noqa: E731
+    return call, call
 
 
 sum_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim))
@@ -123,11 +124,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
         input = input.to(as_dtype(dtype, "sum"))
     elif spec.dtype.category != dtypes.FLOAT and spec.dtype is not dtypes.int64:
         input = input.to(dtypes.int64)
-    return sum_p(input, dim=_ALL[spec.ndim] if dim is None and spec.ndim < 8 else dims_of("sum", dim, spec.ndim),
-                 keepdim=keepdim)
-
-
-_ALL = [tuple(range(n)) for n in range(8)]
+    return sum_p(input, dim=dims_of("sum", dim, spec.ndim), keepdim=keepdim)
 
 
 def count(spec: Spec, dims: tuple) -> int:

@@ -49,7 +49,8 @@ def _(xp, specs, outs, shape):
     return lambda x: x.reshape(size)
 
 
-view_p.grad(x=lambda g, x_spec: reshape(g, x_spec.shape))
+view_p.grad(x=lambda g, x_spec: view_p(g, shape=x_spec.shape) if g._spec.format is CONTIGUOUS
+            else reshape(g, x_spec.shape))
 
 
 @view_p.cases
@@ -127,9 +128,10 @@ reshape.ref(lambda input, shape: np.array(input.ravel().tolist(), input.dtype).r
 @method("reshape")
 def _reshape(self: Tensor, *shape: Any) -> Tensor:
     """The same elements in another shape: a view where the strides allow it, else a copy."""
-    if self._spec.format is CONTIGUOUS and type(shape[0]) is int:
-        return view_p(self, shape=shape)
-    return reshape(self, size_args("reshape", shape))
+    first = shape[0] if shape else ()
+    if type(first) is not int:
+        shape = first if type(first) is tuple else size_args("reshape", shape)
+    return view_p(self, shape=shape) if self._spec.format is CONTIGUOUS else reshape(self, shape)
 
 
 @method()

@@ -1,0 +1,1 @@
+"""What surrounds a model: ``utils.data`` and the optional packages. Floor 5."""
