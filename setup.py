@@ -15,8 +15,7 @@ class OptionalBuildExt(build_ext):
         try:
             super().run()
         except (Exception, SystemExit) as why:  # distutils raises many kinds, and some compilers' set-ups exit
-            print(f"tensorlite: no compiled kernels in this build, it will use NumPy alone ({type(why).__name__}: {why})",
-                  file=sys.stderr)
+            print(f"tensorlite: built without compiled kernels, NumPy will do ({type(why).__name__}: {why})", file=sys.stderr)
             self.extensions, self.distribution.ext_modules = [], []
 
 
@@ -40,10 +39,17 @@ def extensions() -> list:
         print("tensorlite: pybind11 is missing, so there will be no compiled kernels", file=sys.stderr)
         return []
     windows = sys.platform == "win32"
-    return [Pybind11Extension(  # adds -fvisibility=hidden; no -march=native, since a wheel may travel
-        "tensorlite._native", sources, cxx_std=17, include_dirs=["kernels/cpu"], depends=sorted(glob("kernels/cpu/*.h")),
-        extra_compile_args=["/O2"] if windows else ["-O3"], extra_link_args=[] if windows else ["-pthread"],
-    )]
+    extension = Pybind11Extension(
+        "tensorlite._native",
+        sources,
+        cxx_std=17,
+        include_dirs=["kernels/cpu"],
+        depends=sorted(glob("kernels/cpu/*.h")),
+        # pybind11 adds -fvisibility=hidden; no -march=native, since a wheel may travel to another machine
+        extra_compile_args=["/O2"] if windows else ["-O3"],
+        extra_link_args=[] if windows else ["-pthread"],
+    )
+    return [extension]
 
 
 setup(

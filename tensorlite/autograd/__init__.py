@@ -1,1 +1,14 @@
-"""The tape: Tensor, primitives, gradients. Floor 2; knows no op by name."""
+"""The tape: Tensor, primitives, gradients. Floor 2; knows no op by name.
+
+This folder's names are PyTorch's ``torch.autograd``: ``grad``, ``backward``, ``Function``, ``gradcheck`` and modes.
+"""
+
+from tensorlite.autograd.function import Function as Function
+from tensorlite.autograd.modes import enable_grad as enable_grad
+from tensorlite.autograd.modes import inference_mode as inference_mode
+from tensorlite.autograd.modes import no_grad as no_grad
+from tensorlite.autograd.modes import set_grad_enabled as set_grad_enabled
+from tensorlite.autograd.tape import backward as backward
+from tensorlite.autograd.tape import grad as grad
+from tensorlite.autograd.tracing import detect_anomaly as detect_anomaly
+from tensorlite.autograd.tracing import set_detect_anomaly as set_detect_anomaly

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ TABLE: dict[str, Primitive | Op] = {}  # every op by name: tests, docs and bench
 CACHE_LIMIT = 4096  # entries an op keeps; a program with more shapes than that starts over
 _NUMBERS = (int, float, bool)
 _SAME = "same"
+_STUB = (lambda *args, **kw: _first(args, kw)).__code__  # type: ignore[name-defined]  # noqa: F821
 
 
 class Entry:
@@ -77,6 +79,7 @@ class Op:
         self.methods: tuple[str, ...] = ()
         self.in_place: tuple[str, ...] = ()  # methods that write the result into their first argument
         self.takes_out = False  # whether the public function has PyTorch's ``out=``
+        self.first_order_only = ""  # why its gradient cannot be differentiated again, where that is so
 
     def cases(self, make_cases: Callable) -> Callable:
         """Sample calls: a generator of dicts of arguments, or of (error class, dict) for calls that must be refused."""
@@ -99,7 +102,7 @@ class Primitive(Op):
     kind = "primitive"
 
     def __init__(self, fn: Callable, name: str, *, elementwise: bool, ufunc: str | None, view: bool, dynamic: bool,
-                 mutates: tuple, numbers: bool, floats: bool, out_dtype: dtype | None, signals: bool,
+                 mutates: Any, numbers: bool, floats: bool, out_dtype: dtype | None, signals: bool,
                  promotes: tuple | None, alias: str | None, torch: Any):
         super().__init__(fn, name, torch)
         self.elementwise, self.view, self.dynamic, self.mutates = elementwise, view, dynamic, mutates
@@ -129,18 +132,26 @@ class Primitive(Op):
         self.call = self.function = self._stub()
 
     def _read_signature(self) -> None:
-        for p in list(inspect.signature(self.fn).parameters.values())[1:]:  # the first is xp
-            if p.name == "out" or p.name.startswith("out_"):
-                self.outputs.append(p.name)
-            elif p.kind is p.VAR_POSITIONAL:
-                self.variadic = p.name
-                self.inputs.append(p.name)
-            elif p.kind is p.KEYWORD_ONLY:
-                self.params[p.name] = p.default
+        # from the code object: inspect.signature would be half of this package's import time
+        code, fn = self.fn.__code__, self.fn
+        names = code.co_varnames[1:code.co_argcount]  # the first is xp
+        defaults = code.co_argcount - len(fn.__defaults__ or ())
+        for k, name in enumerate(names, 1):
+            if name == "out" or name.startswith("out_"):
+                self.outputs.append(name)
             else:
-                self.inputs.append(p.name)
-                if p.default is not p.empty:
-                    self.optional.append(p.name)
+                self.inputs.append(name)
+                if k >= defaults:
+                    self.optional.append(name)
+        end = code.co_argcount + code.co_kwonlyargcount
+        if code.co_flags & inspect.CO_VARARGS:
+            self.variadic = code.co_varnames[end]
+            self.inputs.append(self.variadic)
+        for name in code.co_varnames[code.co_argcount:end]:
+            if name == "out" or name.startswith("out_"):
+                self.outputs.append(name)
+            else:
+                self.params[name] = (fn.__kwdefaults__ or {}).get(name, inspect.Parameter.empty)
 
     # ---- declaring
     def spec(self, make_spec: Callable) -> Callable:
@@ -179,15 +190,8 @@ class Primitive(Op):
     # ---- the function that users call
     def _stub(self) -> Callable:
         """A function that writes its own text when first called; by then gradient and spec are declared."""
-        names = [f"*{n}" if n == self.variadic else n for n in self.inputs]
-        signature = ", ".join([*(f"{n}=None" if n in self.optional else n for n in names),
-                               *(["*"] if self.params and not self.variadic else []),
-                               *(f"{p}{self._default(p)}" for p in self.params)])
-        given = f"({', '.join(names)},), dict({', '.join(f'{p}={p}' for p in self.params)})"
-        exec(f"def {self.symbol}({signature}): return _first({given})", self.namespace)
-        call = self.namespace[self.symbol]
+        call: Any = FunctionType(_STUB, self.namespace, self.symbol)
         call.__doc__, call.op, call.__module__ = self.doc, self, self.fn.__module__
-        call.__qualname__ = self.symbol
         for part in ("spec", "grad", "fused_grad", "bind", "cases", "ref", "nograd", "kernel"):
             setattr(call, part, getattr(self, part))
         return call
@@ -287,10 +291,9 @@ class Primitive(Op):
         if self.dynamic:
             return self._dynamic(entry, arrays)
         outs = run(entry, arrays)
-        for i in self.mutates:
-            for a in (args[self.inputs.index(i):] if i == self.variadic else (args[self.inputs.index(i)],)):
-                if a is not None:
-                    touch(a)
+        for k in self.written(len(args), kw):
+            if args[k] is not None:
+                touch(args[k])
         if self.view:
             outs = outs if self.multiple else (outs,)
             if self.multiple:  # each output remembers the one-output view op that leads to it
@@ -302,7 +305,14 @@ class Primitive(Op):
             made = [wrap(array, spec) for array, spec in zip(outs if len(entry.outs) > 1 else (outs,), entry.outs)]
         node = self.record(entry, args, nodes, made) if mode().grad else None
         attach(node, made)
-        return tuple(made) if self.multiple or len(made) > 1 else made[0]
+        return tuple(made) if self.multiple or len(made) > 1 else made[0] if made else None
+
+    def written(self, count: int, kw: dict) -> tuple[int, ...]:
+        """The positions of the inputs that a call with ``count`` inputs and these constants writes to."""
+        if callable(self.mutates):
+            return self.mutates(count, **kw)
+        return tuple(k for k in range(count) if self.mutates
+                     and self.inputs[min(k, len(self.inputs) - 1)] in self.mutates)
 
     multiple = False  # set for ops whose number of outputs depends on constants (unbind, split)
     step: Callable  # for those that return views: (k, spec, kw) -> the entry of a one-output view op
@@ -403,13 +413,13 @@ class Primitive(Op):
             e.kernel = bound or partial(self.fn, xp, **e.kw)
             if not halves and e.out is not None and e.out.ndim:
                 e.fresh = fresh
+        if self.variadic and not self.dynamic and not self.view and self.outputs:
+            e.kernel = _keyword_outputs(e.kernel, len(e.outs), self.outputs)
         if halves and not self.view and not self.mutates:
             e.kernel = _in_float32(e.kernel, len(e.outs))
         if self.signals:
             e.kernel = on.quiet(e.kernel)
             e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
-        if self.variadic and not self.dynamic:
-            e.kernel = _keyword_outputs(e.kernel, len(e.outs), self.outputs)
 
     # ---- the tape
     def _plan(self, e: Entry, mask: int) -> Plan:
@@ -421,7 +431,8 @@ class Primitive(Op):
         p.single, p.fresh = len(wanted) == 1, True
         p.sums = None
         if self.elementwise:
-            shapes = [e.specs[self.inputs.index(i)].shape for i in wanted]
+            specs = [e.specs[self.inputs.index(i)] for i in wanted]
+            shapes = [e.out.shape if s is None else s.shape for s in specs]  # an input left out wants nothing
             if any(s != e.out.shape for s in shapes):
                 p.sums = tuple(None if s == e.out.shape else s for s in shapes)
         return p
@@ -513,7 +524,8 @@ class Primitive(Op):
         check_inplace(dest, self.name + "_")
         target = dest._arr
         arrays = tuple([None if a is None else a._arr for a in args])
-        if all(a is None or self._safe(a, target) for a in arrays):
+        fits = not entry.native or target.flags.c_contiguous  # compiled kernels write contiguous outputs alone
+        if fits and all(a is None or self._safe(a, target) for a in arrays):
             run(entry, arrays, (target,))
         else:
             target[...] = run(entry, arrays)
@@ -562,7 +574,7 @@ def execute(entry: Entry, arrays: tuple, outs: tuple | None = None) -> Any:
     if outs is None:
         outs = tuple([o.empty() for o in entry.outs])
     entry.kernel(*arrays, *outs)
-    return outs if len(outs) > 1 or entry.op.multiple else outs[0]
+    return outs if len(outs) != 1 or entry.op.multiple else outs[0]
 
 
 _seam: Callable | None = None
@@ -590,7 +602,7 @@ config.KERNELS.listeners.append(forget_picks)
 
 # ---- registration
 def primitive(fn: Callable | None = None, *, name: str | None = None, elementwise: bool = False,
-              ufunc: str | None = None, view: bool = False, dynamic: bool = False, mutates: tuple = (),
+              ufunc: str | None = None, view: bool = False, dynamic: bool = False, mutates: Any = (),
               numbers: bool | None = None, floats: bool = False, out_dtype: dtype | None = None, signals: bool = False,
               promotes: tuple | None = None, alias: str | None = None, torch: Any = "same") -> Any:
     """Make an op of ``def f(xp, x, w, out, *, constant)``: array module, inputs, the buffer to fill, constants.
@@ -600,7 +612,8 @@ def primitive(fn: Callable | None = None, *, name: str | None = None, elementwis
         ufunc: the array module's ufunc that is the whole forward, called unwrapped.
         view: returns a view of its input (no ``out``); nothing is computed.
         dynamic: output sizes depend on values; returns arrays (no ``out``).
-        mutates: inputs that it writes to.
+        mutates: inputs that it writes to; where only a part of the variadic ones is written, a function of the number
+            of inputs and the constants that gives the positions. An op that only writes has no ``out``.
         numbers: whether inputs after the first may be Python numbers. Default: as ``elementwise``.
         floats: integer inputs become the default floating-point type.
         out_dtype: the dtype of the result whatever the inputs' (comparisons).

@@ -188,14 +188,14 @@ def _descend(waiting: dict, owned: set, heap: list, leaves: dict, keep: bool, cr
         if node.seq < last_write[0] and saved:
             check_fresh(node)
         plan = node.plan
-        if create_graph:
+        if node.extra is not None and node.extra.trace is not None:
+            grads = node.extra.trace.back(plan.back if create_graph else plan.fast, g, node)
+        elif create_graph:
             grads = plan.back(g, node)
         else:
             grads = plan.fast(g, node)
         if saved and not keep:
             node.saved = None
-        if node.extra is not None and node.extra.trace is not None:
-            node.extra.trace.check(node, grads)
         if plan.sums is not None:
             grads = _sum_to(grads, plan)
         parents = node.parents

@@ -19,13 +19,13 @@ from tensorlite.shapes import dim_of
 @primitive(elementwise=True)
 def relu_p(xp, x, out):
     """max(x, 0); nan stays nan."""
-    xp.maximum(x, 0, out)
+    xp.maximum(x, 0, out=out)
 
 
 @relu_p.bind
 def _(xp, specs, outs):
-    at_least_zero = partial(xp.maximum, xp.zeros((), outs[0].dtype.np))  # a 0-d array costs half of what a number does
-    return at_least_zero, at_least_zero
+    maximum, zero = xp.maximum, xp.zeros((), outs[0].dtype.np)  # a 0-d array costs half of what a number does
+    return (lambda x, out: maximum(x, zero, out=out)), partial(maximum, zero)
 
 
 @primitive(elementwise=True, torch=None)

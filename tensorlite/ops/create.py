@@ -27,7 +27,7 @@ def fill_p(xp, x, w, out):
 
 
 fill_p.spec(lambda x, w: x.like(*x.shape))
-fill_p.grad(x=lambda g: g * 0.0, w=lambda g, w_spec: g.sum().to(w_spec.dtype).reshape(w_spec.shape))
+fill_p.grad(x=lambda g: g.new_zeros(g._spec.shape), w=lambda g, w_spec: g.sum().to(w_spec.dtype).reshape(w_spec.shape))
 
 
 @fill_p.cases

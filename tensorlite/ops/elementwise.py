@@ -21,6 +21,11 @@ from tensorlite.shapes import broadcast
 boolean = dtypes.bool
 
 
+def _zero(g):
+    """The gradient of a function that is constant between its steps (also where g is inf or nan)."""
+    return g.new_zeros(g._spec.shape)
+
+
 # ---- arithmetic
 @primitive(elementwise=True, ufunc="add")
 def add_p(xp, x, w, out):
@@ -185,7 +190,7 @@ def floor_divide_p(xp, x, w, out):
         xp.copyto(out, xp.where(w == 0, x / w, quotient))
 
 
-floor_divide_p.nograd()
+floor_divide_p.grad(x=_zero, w=_zero)
 
 
 @floor_divide_p.cases
@@ -217,7 +222,7 @@ def trunc_divide_p(xp, x, w, out):
         xp.trunc(xp.true_divide(x, w), out)
 
 
-trunc_divide_p.nograd()
+trunc_divide_p.grad(x=_zero, w=_zero)
 trunc_divide_p.op.torch = lambda torch, x, w: torch.div(x, w, rounding_mode="trunc")
 
 
@@ -363,7 +368,7 @@ def sign_p(xp, x, out):
     """-1, 0 or 1."""
 
 
-sign_p.grad(x=lambda g: g * 0.0)
+sign_p.grad(x=_zero)
 
 
 @sign_p.cases
@@ -513,7 +518,7 @@ def _rounding(name: str):
     def rounded_p(xp, x, out):
         """Rounded to an integer value: floor down, ceil up, trunc towards 0, round to even."""
 
-    rounded_p.grad(x=lambda g: g * 0.0)
+    rounded_p.grad(x=_zero)
 
     @rounded_p.cases
     def _(make):
@@ -568,14 +573,20 @@ def _(input):
 
 
 # ---- larger and smaller
-@primitive(elementwise=True, ufunc="maximum")
+@primitive(elementwise=True)
 def maximum_p(xp, x, w, out):
     """The larger of the two; nan wins. Where they are equal each gets half of the gradient."""
+    xp.maximum(x, w, out=out)  # NumPy deprecates a positional out here
 
 
-@primitive(elementwise=True, ufunc="minimum")
+@primitive(elementwise=True)
 def minimum_p(xp, x, w, out):
     """The smaller of the two; nan wins. Where they are equal each gets half of the gradient."""
+    xp.minimum(x, w, out=out)  # NumPy deprecates a positional out here
+
+
+maximum_p.bind(lambda xp, specs, outs: (lambda x, w, out: xp.maximum(x, w, out=out), xp.maximum))
+minimum_p.bind(lambda xp, specs, outs: (lambda x, w, out: xp.minimum(x, w, out=out), xp.minimum))
 
 
 def _share(g, wins, ties):
@@ -611,11 +622,11 @@ maximum, minimum = public(maximum_p, in_place=False), public(minimum_p, in_place
 def clamp_p(xp, x, low=None, high=None, out=None):
     """min(max(x, low), high); a bound left out does not bind. The gradient passes where x is within, bounds included."""
     if low is None:
-        xp.minimum(x, high, out)
+        xp.minimum(x, high, out=out)
     elif high is None:
-        xp.maximum(x, low, out)
+        xp.maximum(x, low, out=out)
     else:
-        xp.minimum(xp.maximum(x, low), high, out)
+        xp.minimum(xp.maximum(x, low), high, out=out)
 
 
 def _within(x, low, high):
@@ -730,7 +741,7 @@ def _bitwise(name: str, how: Any):
         yield dict(x=make.ints(3, 4, high=9), w=make.ints(3, 4, high=9))
         yield DTypeError, dict(x=make(2), w=make(2))
 
-    bits_p.ref(how)
+    bits_p.ref(lambda x, w: how(x, w))
     return bits_p
 
 
@@ -867,7 +878,7 @@ def _where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
 
 # ---- copies and casts
 @primitive(name="cast", alias="elementwise", signals=True,
-           torch=lambda torch, x, dtype: x.to(getattr(torch, dtype.name)))
+           torch=lambda torch, x, dtype: x.to(dtype))
 def cast_p(xp, x, out, *, dtype):
     """x in another dtype. Floats lose their fraction on the way to integers."""
     xp.copyto(out, x, casting="unsafe")
@@ -895,6 +906,12 @@ def _(x, dtype):
     import numpy as np
 
     return x != 0 if dtype is boolean else np.trunc(x) if not dtype.is_floating_point else x * 1.0
+
+
+@face(cast_p)
+def cast(x: Tensor, *, dtype: Any) -> Tensor:
+    """x in another dtype; the gradient ends where that is not a floating-point one."""
+    return cast_p(x if dtype.is_floating_point else x.detach(), dtype=dtype)
 
 
 @primitive(name="clone", alias="elementwise")
@@ -949,7 +966,7 @@ def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_bloc
         backend(Device(device))  # raises, saying what is missing
     d = spec.dtype if dtype is None else dtype if isinstance(dtype, dtypes.dtype) else as_dtype(dtype, "to")
     if d is not spec.dtype:
-        return cast_p(self, dtype=d)
+        return cast(self, dtype=d)
     return clone_p(self) if copy else self
 
 

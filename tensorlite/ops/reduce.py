@@ -167,7 +167,7 @@ def _squares(input: Tensor, dim: Any, correction: Any, keepdim: bool, name: str)
     dims = dims_of(name, dim, spec.ndim)
     off = input - mean(input, dims, True) if dims or not spec.ndim else input
     n = count(spec, dims) - (1 if correction is None else correction)
-    return sum_p(off * off, dim=dims, keepdim=keepdim) / max(n, 0)
+    return sum_p(off * off, dim=dims, keepdim=keepdim) / (n if n > 0 else 0)
 
 
 @op(method=True, out=True)
@@ -214,7 +214,7 @@ def _extreme(name: str, ufunc: str):
 
     @extreme_p.spec
     def _(x, *, dim, keepdim):
-        if count(x, dim) == 0 and x.size == 0 and any(x.shape[d] == 0 for d in dim):
+        if 0 in [x.shape[d] for d in dim]:
             raise IndexError(f"{name}: got shape {x.shape}; expected reduction dim to have a non-zero size")
         return reduced(x, dim, keepdim)
 

@@ -23,7 +23,7 @@ def _viewed(x: Spec, shape: tuple, contiguous: bool = False) -> Spec:
 
 
 # ---- the same order of elements
-@primitive(view=True)
+@primitive(view=True, torch=lambda torch, x, shape: x.view(shape))
 def view_p(xp, x, *, shape):
     """The same elements, in the same order, in another shape: a view, so strides must allow it."""
     try:
@@ -366,7 +366,7 @@ movedim.ref(lambda input, source, destination: np.moveaxis(input, source, destin
 
 
 # ---- stretching
-@primitive(view=True)
+@primitive(view=True, torch=lambda torch, x, shape: x.expand(shape))
 def expand_p(xp, x, *, shape):
     """x stretched to shape: dimensions of size 1 repeat without being copied."""
     lead = len(shape) - x.ndim
@@ -501,7 +501,7 @@ def _(make):
     yield dict(tensors=[make(2, 3), make(2, 1), make(2, 0)], dim=-1)
     yield dict(tensors=[make(2), make.ints(2)])
     yield RuntimeError, dict(tensors=[make(2, 3), make(2, 2)])
-    yield RuntimeError, dict(tensors=[])
+    yield ValueError, dict(tensors=[])
 
 
 cat_p.ref(lambda tensors, dim=0: np.concatenate(tensors, axis=dim))
@@ -518,7 +518,7 @@ def cat(tensors: Any, dim: int = 0) -> Tensor:
     """
     tensors = list(tensors)
     if not tensors:
-        raise RuntimeError("cat: expected a non-empty list of Tensors")
+        raise ValueError("cat: expected a non-empty list of Tensors")
     for k, x in enumerate(tensors):
         if not isinstance(x, Tensor):
             raise TypeError(f"cat: element {k} is {x.__class__.__name__}; expected Tensor")
@@ -640,12 +640,12 @@ def x_spec_zeros(spec: Spec, shape: tuple) -> Tensor:
 
 @split_p.cases
 def _(make):
-    yield dict(x=make(5, 3), sizes=(2, 3), dim=0)
-    yield dict(x=make(2, 4), sizes=(1, 0, 3), dim=1)
-    yield RuntimeError, dict(x=make(5, 3), sizes=(2, 2), dim=0)
+    yield dict(x=make(5, 3), split_sizes=(2, 3), dim=0)
+    yield dict(x=make(2, 4), split_sizes=(1, 0, 3), dim=1)
+    yield RuntimeError, dict(x=make(5, 3), split_sizes=(2, 2), dim=0)
 
 
-split_p.ref(lambda x, sizes, dim: tuple(np.split(x, np.cumsum(sizes)[:-1], dim)))
+split_p.ref(lambda x, split_sizes, dim: tuple(np.split(x, np.cumsum(split_sizes)[:-1], dim)))
 
 
 def _split_step(k, x, kw):
@@ -657,15 +657,15 @@ def _split_step(k, x, kw):
 split_p.op.step = _split_step
 
 
-@face(split_p)
-def split_with_sizes(x: Tensor, sizes: Any, dim: int = 0) -> tuple:
+@face(split_p, method=True)
+def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple:
     """Pieces of these sizes along dim. Views."""
-    d = dim_of("split", dim, x._spec.ndim)
-    sizes = tuple(index("split", s) for s in sizes)
-    if sum(sizes) != x._spec.shape[d] or any(s < 0 for s in sizes):
-        raise ShapeError(f"split: split_with_sizes expects split_sizes to sum exactly to {x._spec.shape[d]} (input tensor's "
-                         f"size at dimension {d}), but got split_sizes={list(sizes)}")
-    return split_p(x, sizes=sizes, dim=d)
+    d = dim_of("split", dim, input._spec.ndim)
+    sizes = tuple(index("split", s) for s in split_sizes)
+    if sum(sizes) != input._spec.shape[d] or any(s < 0 for s in sizes):
+        raise ShapeError(f"split: split_with_sizes expects split_sizes to sum exactly to {input._spec.shape[d]} (input "
+                         f"tensor's size at dimension {d}), but got split_sizes={list(sizes)}")
+    return split_p(input, sizes=sizes, dim=d)
 
 
 @op(method=True)
@@ -737,7 +737,7 @@ def _(g, x_spec, dim, want):
 def _(make):
     yield dict(x=make(3, 2))
     yield dict(x=make(3, 2), dim=-1)
-    yield RuntimeError, dict(x=make())
+    yield IndexError, dict(x=make())
 
 
 unbind_p.ref(lambda x, dim=0: tuple(np.moveaxis(x, dim, 0)))
@@ -912,6 +912,7 @@ def slice_(x: Tensor, key: tuple) -> Tensor:
 def overwrite_p(xp, x, w, out, *, path):
     """x with the part that the view ops of ``path`` lead to replaced by w."""
     if out is not x:
+        w = w.copy() if xp.may_share_memory(out, w) else w
         xp.copyto(out, x)
     part = out
     for entry in path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -10,9 +11,11 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from tensorlite.errors import DataError
 
@@ -43,72 +46,76 @@ def data_dirs() -> list[Path]:
 
 
 def fetch(
-    name: str,
-    sha256: str,
+    files: Mapping[str, str],
     mirrors: Iterable[str],
     folder: Path,
     *,
     patience: float = 4.0,
     deadline: float = 300.0,
-    limit: int = 1 << 28,
-    progress: Callable[[int, int | None], Any] | None = None,
-) -> Path:
-    """Download ``name`` from the first mirror that has it whole into ``folder``, and return its path.
+    slowest: float = 4096.0,
+    progress: Callable[[str, int, int | None], Any] | None = None,
+) -> None:
+    """Download what is missing of ``files`` into ``folder``, each from the first mirror that has it whole.
 
-    The file appears under its name only when its hash was right and its bytes were on the disk, so a download that
+    A file appears under its name only when its hash was right and its bytes were on the disk, so a download that
     broke off never looks like data.
 
     Args:
-        name: the file's name, appended to a mirror's address and to ``folder``.
-        sha256: of the file, in hexadecimal.
-        mirrors: addresses that end with a slash, tried in order.
-        patience: seconds without a byte (connecting included) after which a mirror is given up.
-        deadline: seconds for one mirror altogether.
-        limit: bytes after which a body is too large to be true.
-        progress: called as ``progress(new bytes, size of the body or None)``.
+        files: name to sha256 in hexadecimal; the name is appended to a mirror's address and to ``folder``.
+        mirrors: addresses that end with a slash, tried in order; one that failed goes to the end.
+        patience: seconds without a byte (connecting included) after which a mirror is given up for a file.
+        deadline: seconds for everything.
+        slowest: bytes a second below which a mirror is given up once twice the patience has passed.
+        progress: called as ``progress(name, new bytes, size of the body or None)``.
 
     Raises:
-        DataError: no mirror had it; the message names each with its reason.
+        DataError: no mirror had a file, or it could not be stored; the message names each mirror with its reason.
     """
-    reasons = []
-    part = folder / f".{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for mirror in mirrors:
+    order, end = list(mirrors), time.monotonic() + deadline
+    for name, sha256 in files.items():
+        if (folder / name).is_file():
+            continue
+        part = folder / f".{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
+        reasons: dict[str, list[str]] = {}
+        for mirror in list(order):
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 with open(part, "xb") as file:
-                    found = _receive(mirror + name, file, patience, deadline, limit, progress)
+                    found = _receive(mirror + name, file, patience, end, slowest, progress and partial(progress, name))
                     if found != sha256:
-                        raise DataError(f"sha256 {found[:12]}... is not the published {sha256[:12]}...")
+                        raise _Unavailable(f"its sha256 {found[:12]}... is not the published {sha256[:12]}...")
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(part, folder / name)
                 _sync_folder(folder)
-                return folder / name
+                break
             except _Unavailable as error:
-                reasons.append(f"{mirror}: {error}")
-            except DataError as error:
-                reasons.append(f"{mirror}: {error}")
+                reasons.setdefault(str(error), []).append(urlsplit(mirror).netloc)
+                order.remove(mirror)
+                order.append(mirror)
+            except OSError as error:  # a cache that cannot be written, a full disk
+                raise DataError(f"{name} cannot be stored in {folder} ({error.strerror or error})") from error
             finally:
-                part.unlink(missing_ok=True)
-    except OSError as error:  # a cache that cannot be written, a full disk
-        raise DataError(f"{name}: cannot be stored in {folder} ({error.strerror or error})") from error
-    raise DataError(f"{name}: no mirror had it ({'; '.join(reasons) or 'none is known'})")
+                with contextlib.suppress(OSError):
+                    part.unlink()
+        else:
+            told = "; ".join(f"{' and '.join(hosts)}: {why}" for why, hosts in reasons.items())
+            raise DataError(f"{name} could not be downloaded ({told or 'no mirror is known'})")
 
 
 class _Unavailable(Exception):
     """A mirror that did not deliver."""
 
 
-def _receive(
-    url: str, file: Any, patience: float, deadline: float, limit: int, progress: Callable | None
-) -> str:
+def _receive(url: str, file: BinaryIO, patience: float, end: float, slowest: float, progress: Callable | None) -> str:
     """Write the body of ``url`` to ``file`` and return its sha256.
 
     A thread does the waiting: name look-up and TLS know no time limit of their own, and neither does a server that
     sends a byte now and then. It is left behind (as a daemon) when it does not answer.
     """
-    inbox: queue.Queue = queue.Queue(maxsize=16)
+    inbox: queue.Queue = queue.Queue(
+        maxsize=16
+    )  # the size of the body or None, its pieces, b"" at the end; or an error
     given_up = threading.Event()
 
     def put(item: Any) -> bool:
@@ -125,38 +132,40 @@ def _receive(
 
         try:
             request = urllib.request.Request(url, headers={"User-Agent": "tensorlite"})
-            with urllib.request.urlopen(request, timeout=patience) as answer:
-                length = answer.headers.get("Content-Length")
-                put(int(length) if length and length.isdigit() else None)
-                while put(chunk := answer.read1(1 << 16)) and chunk:
-                    pass
+            with urllib.request.urlopen(request, timeout=2 * patience) as answer:  # the waiter gives up first
+                length = answer.headers.get("Content-Length") or ""
+                put(int(length) if length.isdigit() else None)
+                piece: bytes | None = None
+                while piece != b"":
+                    piece = answer.read1(1 << 16)
+                    if not put(piece):
+                        return
         except Exception as error:  # whatever urllib, http, ssl or the socket raise: the mirror has failed
             put(error)
 
     threading.Thread(target=work, name=f"fetch {url}", daemon=True).start()
-    digest, size, count, end = hashlib.sha256(), None, 0, time.monotonic() + deadline
-    item: Any = b"-"
+    digest, size, count, start = hashlib.sha256(), None, 0, time.monotonic()
+    item: Any = None
     try:
         while item != b"":
-            wait = min(patience, end - time.monotonic())
             try:
-                item = inbox.get(timeout=max(wait, 0.0))
+                item = inbox.get(timeout=max(min(patience, end - time.monotonic()), 0.0))
             except queue.Empty:
-                slow = wait < patience
-                raise _Unavailable(
-                    f"not whole after {deadline:g} s" if slow else f"no answer for {patience:g} s"
-                ) from None
+                late = time.monotonic() >= end
+                raise _Unavailable("out of time" if late else f"no answer for {patience:g} s") from None
             if isinstance(item, Exception):
-                reason = getattr(item, "reason", None)  # of URLError: the socket's own error
-                raise _Unavailable(str(reason or item) or type(item).__name__) from None
+                reason = getattr(item, "reason", item)  # of URLError: the socket's own error
+                code = f"{item.code} " if hasattr(item, "code") else ""  # of HTTPError
+                raise _Unavailable(code + (getattr(reason, "strerror", None) or str(reason) or type(item).__name__))
             if not isinstance(item, bytes):
                 size = item
                 continue
             count += len(item)
-            if count > limit:
-                raise _Unavailable(f"more than {limit} bytes")
             digest.update(item)
             file.write(item)
+            passed = time.monotonic() - start
+            if passed > 2 * patience and count < slowest * passed:
+                raise _Unavailable(f"only {count} bytes in {passed:.0f} s")
             if progress is not None and item:
                 progress(len(item), size)
     finally:
@@ -176,6 +185,20 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def check_writable(path: str | os.PathLike) -> Path:
+    """``path``, if a file can be written there: for programs that must not find out after hours of work.
+
+    Raises:
+        DataError: its folder is missing or closed to this user, or it is a folder itself.
+    """
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {path.parent}; wanted a file in a folder that exists")
+    if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise DataError(f"{path}: cannot be written; wanted a file that can")
+    return path
+
+
 def find_files(wanted: Sequence[Sequence[str]], roots: Iterable[Path], subfolders: Iterable[str]) -> list[Path] | None:
     """One path for each entry of ``wanted`` (alternative names of one file), all from one folder, or None.
 
@@ -184,7 +207,7 @@ def find_files(wanted: Sequence[Sequence[str]], roots: Iterable[Path], subfolder
     for root in roots:
         for sub in ("", *subfolders):
             folder = root / sub
-            paths = [next((folder / n for n in names if (folder / n).is_file()), None) for names in wanted]
+            paths = [next((folder / n for n in names if os.path.isfile(folder / n)), None) for names in wanted]
             if all(paths):
                 return paths  # type: ignore[return-value]  # none of them is None
     return None

@@ -59,7 +59,9 @@ class DataLoader:
         if num_workers < 0:
             raise ValueError(f"DataLoader: num_workers {num_workers}; wanted 0 or more (should be non-negative)")
         if num_workers > 0:
-            raise NotImplementedError(f"DataLoader: num_workers {num_workers}; wanted 0, the one number there is so far")
+            raise NotImplementedError(
+                f"DataLoader: num_workers {num_workers}; wanted 0, the one number there is so far"
+            )
         if timeout < 0:
             raise ValueError(f"DataLoader: timeout {timeout}; wanted 0 or more (should be non-negative)")
         for name, given, default in (
@@ -93,7 +95,12 @@ class DataLoader:
         if collate_fn is None:
             collate_fn = default_convert if batch_sampler is None else default_collate
         self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
-        self.sampler, self.batch_sampler, self.collate_fn, self.generator = sampler, batch_sampler, collate_fn, generator
+        self.sampler, self.batch_sampler, self.collate_fn, self.generator = (
+            sampler,
+            batch_sampler,
+            collate_fn,
+            generator,
+        )
         self.num_workers, self.timeout, self.worker_init_fn = num_workers, timeout, worker_init_fn
         self.multiprocessing_context, self.prefetch_factor = multiprocessing_context, prefetch_factor
         self.pin_memory, self.pin_memory_device, self.in_order = pin_memory, pin_memory_device, in_order

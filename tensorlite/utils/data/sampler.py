@@ -61,7 +61,7 @@ class RandomSampler(Sampler[int]):
             yield from randint(0, size, (left,), generator=self.generator).tolist()
             return
         while left > 0:
-            yield from randperm(size, generator=self.generator)[:left].tolist()
+            yield from randperm(size, generator=self.generator).tolist()[:left]
             left -= size
 
     def __len__(self) -> int:

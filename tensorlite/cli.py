@@ -1,0 +1,238 @@
+"""The program ``tensorlite``: train, predict, info. What a verb needs is imported when it runs. Floor 7.
+
+Exit codes: 0; 1 where something failed; 2 for options that cannot be; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from tensorlite._version import __version__
+from tensorlite.errors import DataError, DeviceError, TensorliteError
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints take one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+class _Usage(Exception):
+    """An option that cannot be, found after parsing."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program on these arguments (default: the process's) and return its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if "run" not in args:
+        args.help()
+        return 2
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except _Usage as error:
+        return _complain(error, 2)
+    except TensorliteError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing was written", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough: `tensorlite info | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(what: Any, code: int) -> int:
+    print(f"tensorlite: {'error: ' if code != 130 else ''}{what}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tensorlite", description="A small deep-learning framework with PyTorch's names.")
+    parser.add_argument("--version", action=_Version)
+    parser.set_defaults(help=parser.print_help)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+
+    verb = verbs.add_parser("train", help="train an example program", description="Train an example program.")
+    verb.set_defaults(help=verb.print_help)
+    programs = verb.add_subparsers(title="programs", metavar="PROGRAM")
+    mnist = programs.add_parser(
+        "mnist",
+        help="a net for handwritten digits",
+        description="Train a net for handwritten digits. Ctrl-C saves the weights.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    option = mnist.add_argument
+    option("--model", choices=("mlp", "cnn"), default="mlp", help="784-128-10, or three convolutions")
+    option("--epochs", type=_number(int, 1), metavar="N", help="passes over the training images (default: 5)")
+    option("--batch-size", type=_number(int, 1), default=64, metavar="N", help="images a step")
+    option("--lr", type=_number(float, 0.0, above=True), default=1e-3, metavar="X", help="Adam's learning rate")
+    option("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help="of weights and order")
+    option("--device", default="cpu", metavar="NAME", help="where to compute")
+    option("--data", metavar="DIR", help="the folder with MNIST (default: looked for in $TENSORLITE_DATA and the "
+                                         "cache, else downloaded)")  # fmt: skip
+    option("--out", metavar="FILE", help="where the weights go (default: mnist-MODEL.safetensors)")
+    option("--plot", metavar="FILE", help="a picture (.png, .svg or .pdf) of loss and accuracy")
+    mnist.set_defaults(run=_train_mnist)
+
+    verb = verbs.add_parser(
+        "predict",
+        help="read the digits on pictures",
+        description="Read the digit on each picture with the weights that `tensorlite train mnist` saved.",
+    )
+    verb.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, JPEG or the like, one digit on each")
+    verb.add_argument("--weights", metavar="FILE", help="default: the newest mnist-*.safetensors in this folder")
+    verb.set_defaults(run=_predict)
+
+    verb = verbs.add_parser("info", help="versions, devices, kernels, switches and paths")
+    verb.set_defaults(run=_info)
+    return parser
+
+
+def _number(kind: Callable[[str], Any], low: float, high: float = math.inf, above: bool = False) -> Callable:
+    """A type for argparse: numbers from ``low`` to ``high``, or above ``low``."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (low < value if above else low <= value) or not value <= high or math.isinf(value):
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"{text!r}; wanted {what} {'above' if above else 'from'} {low:g}{'' if above else ' up'}"
+            )
+        return value
+
+    return parse
+
+
+class _Version(argparse.Action):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(nargs=0, default=argparse.SUPPRESS, help="print the version and leave", **given)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"tensorlite {__version__}")
+        parser.exit()
+
+
+# ---- the verbs
+def _train_mnist(args: argparse.Namespace) -> int:
+    from tensorlite.backends import Device, backend
+    from tensorlite.examples.curves import Curves
+    from tensorlite.utils.data.files import check_writable
+
+    with _checking("--device"):
+        backend(Device(args.device))
+    with _checking("--data"):
+        if "data" in args and not os.path.isdir(os.path.expanduser(args.data)):
+            raise DataError(f"there is no folder {args.data}")
+    with _checking("--out"):
+        check_writable(args.out if "out" in args else f"mnist-{args.model}.safetensors")
+    with _checking("--plot"):
+        if "plot" in args:
+            Curves(args.plot)
+
+    from tensorlite.examples.mnist import train
+
+    given = {k: v for k, v in vars(args).items() if k not in ("run", "help")}
+    return 130 if train(**given).interrupted else 0
+
+
+@contextlib.contextmanager
+def _checking(option: str) -> Iterator[None]:
+    """Complaints made inside are about this option."""
+    try:
+        yield
+    except (DataError, DeviceError) as error:
+        raise _Usage(f"{option}: {error}") from error
+
+
+def _predict(args: argparse.Namespace) -> int:
+    for path in args.images:
+        if not os.path.isfile(path):
+            raise DataError(f"{path}: there is no such file; wanted a picture")
+    weights = args.weights or _newest_weights()
+    if not os.path.isfile(weights):
+        raise DataError(f"{weights}: there is no such file; wanted weights that `tensorlite train mnist` saved")
+
+    from tensorlite.examples.mnist import predict
+
+    width = max(map(len, args.images))
+    for path, (digit, probability) in zip(args.images, predict(args.images, weights)):
+        print(f"{path:<{width}}  {digit}  {probability:.4f}")
+    return 0
+
+
+def _newest_weights() -> str:
+    import glob
+
+    found = glob.glob("mnist-*.safetensors")
+    if not found:
+        raise DataError(
+            "there is no mnist-*.safetensors here; wanted `tensorlite train mnist` first, or --weights FILE"
+        )
+    return max(found, key=os.path.getmtime)
+
+
+def _info(args: argparse.Namespace) -> int:
+    import platform
+
+    import numpy as np
+
+    from tensorlite import config
+    from tensorlite.backends import cpu
+    from tensorlite.utils.data.files import cache_dir
+    from tensorlite.vision import mnist
+
+    rows: list[tuple[str, Any]] = [("tensorlite", __version__), ("python", platform.python_version())]
+    rows += [(name, _installed(name)) for name in ("numpy", "ml_dtypes", "safetensors", "tqdm")]
+    rows += [(name, _installed(name)) for name in ("matplotlib", "scikit-learn", "pillow")]
+    _table("versions", rows)
+
+    build: Any = np.show_config(mode="dicts")
+    blas = build.get("Build Dependencies", {}).get("blas", {})
+    _table("machine", [
+        ("system", f"{platform.system()} {platform.machine()}"),
+        ("devices", "cpu"),
+        ("cores", cpu.cores()),
+        ("threads", os.environ.get("OMP_NUM_THREADS") or "as many as cores"),
+        ("matrix products", f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()),
+        ("compiled kernels", ", ".join(cpu.kernel_names()) or "none; NumPy does the work"),
+    ])  # fmt: skip
+    _table("switches", [
+        (s.name, f"{s.value}{'' if s.value == s.default else f' (default {s.default})'}")
+        for s in config.Switch.table.values()
+    ])  # fmt: skip
+    found = mnist.find()
+    _table("paths", [
+        ("program", os.path.dirname(os.path.abspath(__file__))),
+        ("cache", cache_dir()),
+        ("TENSORLITE_DATA", os.environ.get("TENSORLITE_DATA") or "not set"),
+        ("MNIST", found[0].parent if found else "not here; `tensorlite train mnist` will look for it on the internet"),
+    ])  # fmt: skip
+    return 0
+
+
+def _table(title: str, rows: Sequence[tuple[str, Any]]) -> None:
+    print(title)
+    for name, value in rows:
+        print(f"  {name:<17} {value}")
+
+
+def _installed(package: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

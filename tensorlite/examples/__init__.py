@@ -1,0 +1,1 @@
+"""Whole programs, to be read and changed; ``tensorlite train`` runs them. Floor 7."""
