@@ -15,7 +15,10 @@ class OptionalBuildExt(build_ext):
         try:
             super().run()
         except (Exception, SystemExit) as why:  # distutils raises many kinds, and some compilers' set-ups exit
-            print(f"tensorlite: built without compiled kernels, NumPy will do ({type(why).__name__}: {why})", file=sys.stderr)
+            print(
+                f"tensorlite: built without compiled kernels, NumPy will do ({type(why).__name__}: {why})",
+                file=sys.stderr,
+            )
             self.extensions, self.distribution.ext_modules = [], []
 
 
@@ -34,10 +37,11 @@ def extensions() -> list:
     if not sources:
         return []
     try:
-        from pybind11.setup_helpers import Pybind11Extension
+        from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
     except ImportError:
         print("tensorlite: pybind11 is missing, so there will be no compiled kernels", file=sys.stderr)
         return []
+    ParallelCompile(default=0).install()  # as many files at a time as there are cores
     windows = sys.platform == "win32"
     extension = Pybind11Extension(
         "tensorlite._native",

@@ -21,8 +21,20 @@ from tensorlite.autograd.tensor import Tensor
 HEAD = "# Written by `python -m tensorlite.stubs`: change the functions, not this file.\nimport builtins\n"
 UNARY = {"__abs__", "__neg__", "__pos__", "__invert__"}
 NAMESPACES = ("tensorlite", "tensorlite.nn.functional")
-_SKIPPED = {"__dict__", "__weakref__", "__doc__", "__module__", "__slots__", "__hash__", "__annotations__",
-            "__annotations_cache__", "__annotate__", "__annotate_func__", "__static_attributes__", "__firstlineno__"}
+_SKIPPED = {
+    "__dict__",
+    "__weakref__",
+    "__doc__",
+    "__module__",
+    "__slots__",
+    "__hash__",
+    "__annotations__",
+    "__annotations_cache__",
+    "__annotate__",
+    "__annotate_func__",
+    "__static_attributes__",
+    "__firstlineno__",
+}
 
 
 class _Stub:
@@ -142,13 +154,16 @@ def namespace_stub(module: str) -> str:
         if isinstance(value, types.ModuleType):
             if value.__name__.startswith("tensorlite."):
                 base, _, last = value.__name__.rpartition(".")
-                stub.body.append(f"from {base} import {last} as {name}" if base != module else
-                                 f"import {value.__name__} as {name}")
+                stub.body.append(
+                    f"from {base} import {last} as {name}" if base != module else f"import {value.__name__} as {name}"
+                )
         elif hasattr(value, "op") and inspect.isfunction(value):
             stub.name("Tensor", {"Tensor": Tensor})
             stub.body.append(stub.function(name, value, "_Tensor"))
-        elif str(getattr(value, "__module__", "")).startswith("tensorlite.") \
-                and getattr(importlib.import_module(value.__module__), getattr(value, "__name__", ""), None) is value:
+        elif (
+            str(getattr(value, "__module__", "")).startswith("tensorlite.")
+            and getattr(importlib.import_module(value.__module__), getattr(value, "__name__", ""), None) is value
+        ):
             stub.body.append(f"from {value.__module__} import {value.__name__} as {name}")
         else:
             kind = type(value)

@@ -295,6 +295,29 @@ def plain_words() -> Iterator[None]:
             p.namespace["cache"] = p.cache
 
 
+def outputs_and_written(case: Case) -> tuple[list, list]:
+    """A case's outputs, and the inputs that the op's declaration (``mutates``) says it writes to.
+
+    A reference returns the outputs, then the new values of the written inputs that are not outputs themselves.
+    """
+    if not (isinstance(case.op, Primitive) and case.op.mutates):
+        return case.run(), []
+    written: list = []
+
+    def seam(entry: Any, arrays: tuple, outs: Any) -> Any:
+        if entry.op is case.op:
+            written.extend(arrays[k] for k in entry.op.written(len(arrays), entry.kw))
+        return execute(entry, arrays, outs)
+
+    set_seam(seam)
+    try:
+        outputs = case.run()
+    finally:
+        set_seam(None)
+    owner = {id(t._arr): t for t in case.tensors().values()}
+    return outputs, [owner[id(a)] for a in written if id(a) in owner]
+
+
 def runs_of(case: Case) -> list[tuple[tuple, dict]]:
     """(arrays, constants) of every run of the op's own primitive that a case leads to."""
     found: list = []
@@ -322,5 +345,5 @@ def _short(v: Any) -> str:
 
 
 __all__ = ["FLOATS", "IMPLEMENTATIONS", "LAYOUTS", "TOLERANCE", "WIDER", "Case", "arguments", "cases", "complaint",
-           "flat", "function_of_floats", "gradients", "implementation", "implementations", "inconsistent", "ops",
+           "flat", "function_of_floats", "gradients", "implementation", "implementations", "inconsistent", "ops", "outputs_and_written",
            "plain_words", "primitives", "reference", "reseed", "runs_of", "same_bits", "to_numpy", "tolerance"]

@@ -39,7 +39,9 @@ def test_the_steps_add_an_op(tmp_path):
     for command in commands:
         words = shlex.split(command)
         assert words[0] == "python"
-        done = subprocess.run([sys.executable, *words[1:]], cwd=copy, env=env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=copy, env=env, capture_output=True, text=True, timeout=600
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if "pytest" in words:
             assert re.search(r"\b\d+ passed", done.stdout) and "failed" not in done.stdout, done.stdout

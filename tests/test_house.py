@@ -27,7 +27,7 @@ FLOORS = {
     4: "program",
     5: "nn optim utils amp io vision text",
     6: "train metrics callbacks keras kernel distributed profile draw bench",
-    7: "cuda compat cli __main__ dev examples",
+    7: "cuda compat cli __main__ dev stubs examples",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 TOP = 7  # of tensorlite/__init__.py itself
@@ -106,8 +106,10 @@ def test_imports_only_point_down():
     for module in modules():
         for target, line, top in imports(module):
             if floor_of(target) > floor_of(module) and (top or (module, target) not in UPWARD):
-                wrong.append(f"{modules()[module].relative_to(ROOT)}:{line} (floor {floor_of(module)}) imports {target} "
-                             f"(floor {floor_of(target)})")
+                wrong.append(
+                    f"{modules()[module].relative_to(ROOT)}:{line} (floor {floor_of(module)}) imports {target} "
+                    f"(floor {floor_of(target)})"
+                )
     assert not wrong, "\n".join(wrong)
 
 
@@ -124,7 +126,7 @@ def test_no_circle_of_imports():
 
     def walk(module: str) -> None:
         if module in path:
-            raise AssertionError("a circle: " + " -> ".join([*path[path.index(module):], module]))
+            raise AssertionError("a circle: " + " -> ".join([*path[path.index(module) :], module]))
         if module not in done:
             path.append(module)
             for target in sorted(graph[module]):
@@ -174,9 +176,13 @@ def test_files_are_short():
 
 
 def test_star_imports_only_in_package_faces():
-    wrong = [f"{path.relative_to(ROOT)}:{node.lineno}" for path in modules().values() if path.name != "__init__.py"
-             for node in ast.walk(parsed(path))
-             if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules().values()
+        if path.name != "__init__.py"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)
+    ]
     assert not wrong, f"import * outside of an __init__.py: {wrong}"
 
 
@@ -192,7 +198,7 @@ def _python(code: str, cache_dir: Path, *options: str) -> str:
 
 def test_import_is_quick(tmp_path):
     """`import tensorlite` costs at most 0.1 s beyond `import numpy`: the median of several fresh interpreters."""
-    code = ("import time, numpy; t = time.perf_counter(); import tensorlite; print(time.perf_counter() - t)")
+    code = "import time, numpy; t = time.perf_counter(); import tensorlite; print(time.perf_counter() - t)"
     _python(code, tmp_path)  # compiles the bytecode
     seconds = sorted(float(_python(code, tmp_path)) for _ in range(7))
     print("import tensorlite after import numpy, seconds:", *(f"{s:.3f}" for s in seconds))
@@ -252,17 +258,24 @@ def project_files() -> list[Path]:
 
 def test_no_file_names_the_machine_it_was_written_on():
     places = re.compile(r"(?<![\w.])/(?:home|root|work|Users|tmp)/\w|\bfarm[-]\w|\bissues[ ]show\b")
-    wrong = [f"{path.relative_to(ROOT)}:{n}: {line.strip()}" for path in project_files()
-             for n, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
-             if places.search(line)]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{n}: {line.strip()}"
+        for path in project_files()
+        for n, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if places.search(line)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_no_loose_ends():
     marks = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
-    wrong = [f"{path.relative_to(ROOT)}:{n}" for path in project_files() if path.suffix in {".py", ".cpp", ".h"}
-             and path != Path(__file__).resolve()
-             for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if marks.search(line)]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{n}"
+        for path in project_files()
+        if path.suffix in {".py", ".cpp", ".h"} and path != Path(__file__).resolve()
+        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marks.search(line)
+    ]
     assert not wrong, wrong
 
 
@@ -290,9 +303,13 @@ def test_a_wheel_builds_where_there_is_no_compiler(tmp_path):
     (source / "tensorlite" / "py.typed").touch()
     (source / "kernels" / "cpu").mkdir(parents=True, exist_ok=True)
     (source / "kernels" / "cpu" / "probe.cpp").write_text("int probe() { return 1; }\n")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(wheels), str(source)], check=True,
-                   env=os.environ | {"CC": "/bin/false", "CXX": "/bin/false"}, timeout=300)
-    wheel, = wheels.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(wheels), str(source)],
+        check=True,
+        env=os.environ | {"CC": "/bin/false", "CXX": "/bin/false"},
+        timeout=300,
+    )
+    (wheel,) = wheels.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -300,7 +317,13 @@ def test_a_wheel_builds_where_there_is_no_compiler(tmp_path):
     assert "tensorlite/py.typed" in names and "tensorlite/_kernels/cpu/probe.cpp" in names
     assert not [n for n in names if n.endswith((".so", ".pyd"))]
     code = "import tensorlite as tl; print(tl.__file__, (tl.ones(2) + 1).tolist())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(site)},
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert str(site) in done.stdout and "[2.0, 2.0]" in done.stdout

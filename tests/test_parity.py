@@ -18,6 +18,12 @@ from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.dtypes import dtype, float32, float64
 
 pytestmark = pytest.mark.parity
+# (op, a part of what is found) -> why it is right that we differ. An entry that nothing needs fails the test.
+KNOWN = {
+    ("take_along_dim", "PyTorch does not refuse"): "PyTorch reads out of bounds where the index broadcasts",
+}
+# What PyTorch says where it lacks a gradient that we have.
+LACKING = ("not implemented", "returned an invalid gradient")
 COMPARED = [pytest.param(op, id=op.name) for op in ops() if op.torch is not None]
 BUILTIN = (IndexError, TypeError, ValueError, RuntimeError, OverflowError)
 
@@ -41,17 +47,18 @@ def counterpart(torch: Any, op: Op) -> Any:
     return found
 
 
-def theirs(torch: Any, case: Case) -> list:
-    """PyTorch's outputs for a case, and the tensors it was called with."""
+def theirs(torch: Any, case: Case, wide: bool = False) -> list:
+    """PyTorch's outputs for a case, and the tensors it was called with; ``wide``: with float64 for float32."""
     tensors: list = []
 
     def convert(value: Any) -> Any:
         if isinstance(value, Tensor):
-            t = torch.from_numpy(value._arr.copy()).requires_grad_(value.requires_grad)
+            t = torch.from_numpy(value._arr.copy())
+            t = (t.double() if wide and value.is_floating_point() else t).requires_grad_(value.requires_grad)
             tensors.append(t)
             return t
         if isinstance(value, dtype):
-            return getattr(torch, value.name)
+            return torch.float64 if wide and value.is_floating_point else getattr(torch, value.name)
         return type(value)(map(convert, value)) if type(value) in (list, tuple) else value
 
     with warnings.catch_warnings():
@@ -86,6 +93,10 @@ def test_same_as_pytorch(torch, op, float_type):
     for refusals in (False, True):
         for case in cases(op, float_type, requires_grad=op.differentiable, refusals=refusals):
             problems += [f"{case}\n  {text}" for text in compare(torch, case)]
+    for name, part in KNOWN:
+        if name == op.name:
+            assert any(part in p for p in problems), f"nothing needs KNOWN[{name!r}, {part!r}]"
+            problems = [p for p in problems if part not in p]
     assert not problems, f"{len(problems)} problems\n" + "\n".join(problems[:20])
 
 
@@ -103,16 +114,36 @@ def compare(torch: Any, case: Case) -> list:
             return [f"raised {type(our_error).__name__}: {our_error}; PyTorch raises "
                     f"{type(their_error).__name__}: {str(their_error)[:150]}"]
         return []
-    theirs_, their_tensors = wanted
+    problems = differences(torch, case, got, *wanted)
+    if problems and case.floats() and case.floats()[0].dtype is float32:
+        # PyTorch's own rounding may be the greater: its float64 result is the judge
+        return differences(torch, case, got, *theirs(torch, case_again(case), wide=True), exact_type=False)
+    return problems
+
+
+def case_again(case: Case) -> Case:
+    """The case as it was before it was run."""
+    fresh = cases(case.op, float32, requires_grad=case.op.differentiable)
+    return next(c for c in fresh if c.number == case.number)
+
+
+def differences(torch: Any, case: Case, got: list, theirs_: list, their_tensors: list, exact_type: bool = True) -> list:
+    """What differs between two results of a case: values, requires_grad, effects, gradients."""
     if len(got) != len(theirs_):
         return [f"{len(got)} outputs; PyTorch gives {len(theirs_)}"]
-    problems = [text for n, (a, b) in enumerate(zip(got, theirs_)) if (text := difference(torch, a, b, f"output {n}"))]
-    if problems:
-        return problems
+
+    def differ(a: Any, b: Any, which: str) -> None:
+        if text := difference(torch, a, b, which, exact_type):
+            problems.append(text)
+
+    problems: list = []
     for n, (a, b) in enumerate(zip(got, theirs_)):
-        if isinstance(a, Tensor) and a.requires_grad != b.requires_grad:
+        differ(a, b, f"output {n}")
+        if isinstance(a, Tensor) and isinstance(b, torch.Tensor) and a.requires_grad != b.requires_grad:
             problems.append(f"output {n}: requires_grad is {a.requires_grad}; PyTorch's is {b.requires_grad}")
-    both = [(a, b) for a, b in zip(got, theirs_) if isinstance(a, Tensor) and a.requires_grad and b.requires_grad]
+    for (name, a), b in zip(case.tensors().items(), their_tensors):
+        differ(a, b, f"{name} after the call")
+    both = [(a, b) for a, b in zip(got, theirs_) if isinstance(a, Tensor) and a.requires_grad]
     inputs = [t for t in case.tensors().values() if t.requires_grad]
     their_inputs = [t for t in their_tensors if t.requires_grad]
     if problems or not both or not inputs:
@@ -120,25 +151,25 @@ def compare(torch: Any, case: Case) -> list:
     rng = np.random.default_rng(4)
     starts = [np.asarray(rng.uniform(-1, 1, a.shape)).astype(a.dtype.np) for a, _ in both]
     their_grads, their_error = outcome(lambda: torch.autograd.grad(
-        [b for _, b in both], their_inputs, [torch.from_numpy(g) for g in starts], allow_unused=True))
+        [b for _, b in both], their_inputs, [torch.from_numpy(g).to(b.dtype) for g, (_, b) in zip(starts, both)],
+        allow_unused=True))
     our_grads, our_error = outcome(lambda: tl.autograd.grad(
-        [a for a, _ in both], inputs, [from_array(g.copy()) for g in starts], allow_unused=True))
-    if our_error is None and "not implemented" in str(their_error):
-        return []  # a gradient that PyTorch lacks
+        [a for a, _ in both], inputs, [from_array(g.copy()) for g in starts], retain_graph=True, allow_unused=True))
+    if our_error is None and any(text in str(their_error) for text in LACKING):
+        return []
     if (our_error is None) != (their_error is None):
         return [f"backward: got {our_error!r}; PyTorch {their_error!r}"]
-    if our_error is None:
-        for n, (a, b) in enumerate(zip(our_grads, their_grads)):
-            if (a is None) != (b is None):
-                some = a if b is None else b.numpy()
-                if np.any(np.asarray(some._arr if isinstance(some, Tensor) else some)):
-                    problems.append(f"gradient {n} is {'None' if a is None else 'there'}; PyTorch's is not")
-            elif a is not None and (text := difference(torch, a, b, f"gradient {n}")):
-                problems.append(text)
+    for n, (a, b) in enumerate(zip(our_grads or (), their_grads or ())):
+        if (a is None) != (b is None):
+            some = a._arr if b is None else b.numpy()
+            if np.any(some):  # None stands for zeros
+                problems.append(f"gradient {n} is {'None' if a is None else 'there'}; PyTorch's is not")
+        elif a is not None:
+            differ(a, b, f"gradient {n}")
     return problems
 
 
-def difference(torch: Any, a: Any, b: Any, which: str) -> str | None:
+def difference(torch: Any, a: Any, b: Any, which: str, exact_type: bool) -> str | None:
     """How one of our outputs differs from PyTorch's."""
     if not isinstance(b, torch.Tensor):
         same = type(a) is type(b) and a == b or tuple(a) == tuple(b) if isinstance(b, tuple) else a == b
@@ -147,7 +178,7 @@ def difference(torch: Any, a: Any, b: Any, which: str) -> str | None:
         return f"{which}: a {type(a).__name__}; PyTorch a Tensor"
     if tuple(a.shape) != tuple(b.shape):
         return f"{which}: shape {tuple(a.shape)}; PyTorch {tuple(b.shape)}"
-    if f"torch.{a.dtype.name}" != str(b.dtype):
+    if f"torch.{a.dtype.name}" != str(b.dtype) and (exact_type or not a.is_floating_point()):
         return f"{which}: dtype {a.dtype.name}; PyTorch {b.dtype}"
     x, y = a._arr, b.detach().numpy()
     if a.is_floating_point():

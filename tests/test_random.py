@@ -123,7 +123,7 @@ def test_dropout():
     y.sum().backward()
     assert (x.grad == y.detach()).all()  # the gradient goes where the value went
     assert tl.dropout(x, 0.5, training=False) is x and (tl.dropout(x, 1.0) == 0).all()
-    z = tl.dropout2d(tl.ones(8, 16, 3, 3), 0.5).flatten(2)
+    z = tl.nn.functional.dropout2d(tl.ones(8, 16, 3, 3), 0.5).flatten(2)
     assert (z == z[:, :, :1]).all() and 0 < (z == 0).double().mean().item() < 1
     with pytest.raises(ValueError):
         tl.dropout(x, -0.1)

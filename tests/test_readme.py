@@ -35,14 +35,17 @@ def section(title: str) -> str:
 
 
 def commands() -> list[str]:
-    return [line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    return [
+        line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")
+    ]
 
 
 def run_program(code: str, folder: Path) -> None:
     """Run it as a reader would: alone, in a fresh interpreter."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=folder, env=env, capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -64,7 +67,9 @@ def test_training_loop(tmp_path):
 def test_own_op(tmp_path):
     program = next(p for p in blocks("python") if "@primitive" in p)
     assert len(program.splitlines()) <= 22
-    run_program(program + '''
+    run_program(
+        program
+        + """
 x = tl.randn(3, 4, dtype=tl.float64, requires_grad=True)
 squareplus(x).sum().backward()
 assert x.grad is not None and x.grad.shape == x.shape
@@ -74,7 +79,9 @@ for make_cases in squareplus.op.case_makers:
     for case in make_cases(Make()):
         expected = squareplus.op.reference(**{k: v.numpy() if isinstance(v, tl.Tensor) else v for k, v in case.items()})
         np.testing.assert_allclose(squareplus(**case).numpy(), expected, rtol=1e-12)
-''', tmp_path)
+""",
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("k", range(len(blocks("python"))))
@@ -100,7 +107,7 @@ def desk(tmp_path_factory) -> Path:
         labels = rng.integers(0, 10, n)
         images = rng.integers(0, 40, (n, 28, 28))
         for image, label in zip(images, labels):
-            image[4 + 12 * (label % 2):12 + 12 * (label % 2), 2 + 5 * (label // 2):7 + 5 * (label // 2)] = 255
+            image[4 + 12 * (label % 2) : 12 + 12 * (label % 2), 2 + 5 * (label // 2) : 7 + 5 * (label // 2)] = 255
         write_idx(desk / "data" / f"{stem}-images-idx3-ubyte.gz", images)
         write_idx(desk / "data" / f"{stem}-labels-idx1-ubyte.gz", labels)
     Image.fromarray(images[0].astype(np.uint8)).save(desk / "digit.png")
@@ -112,13 +119,26 @@ def desk(tmp_path_factory) -> Path:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a POSIX shell")
 def test_commands_run_in_order(desk):
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}",
-                        "TENSORLITE_DATA": str(desk / "data"), "XDG_CACHE_HOME": str(desk / "cache"), "MPLBACKEND": "Agg"}
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "TENSORLITE_DATA": str(desk / "data"),
+        "XDG_CACHE_HOME": str(desk / "cache"),
+        "MPLBACKEND": "Agg",
+    }
     assert commands()
     for command in commands():
         assert shlex.split(command)[0] == "tensorlite", f"README may show only commands that run anywhere: {command}"
-        done = subprocess.run(command, shell=True, cwd=desk, env=env, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=300)
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=desk,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
@@ -130,8 +150,11 @@ def test_map_shows_every_part():
     text = blocks("text")[0]
     inside, outside = text.split("\nkernels/", 1)
     named = set(re.findall(r"^ {2}(?:\d \w+ +| {10,})([\w.]+/?) {2,}\S", inside, re.MULTILINE))
-    there = {p.name + "/" if p.is_dir() else p.name for p in (ROOT / "tensorlite").iterdir()
-             if (p.is_dir() and (p / "__init__.py").exists()) or (p.suffix == ".py" and p.name != "__init__.py")}
+    there = {
+        p.name + "/" if p.is_dir() else p.name
+        for p in (ROOT / "tensorlite").iterdir()
+        if (p.is_dir() and (p / "__init__.py").exists()) or (p.suffix == ".py" and p.name != "__init__.py")
+    }
     assert named == there
     for name in re.findall(r"^(\S+) ", "kernels/" + outside, re.MULTILINE):
         assert (ROOT / name).exists(), name

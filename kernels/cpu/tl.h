@@ -39,6 +39,12 @@ py::object bind(Py_ssize_t count, Body body) {
                     PyErr_Format(PyExc_TypeError, "kernel: got %zd arrays; wanted %zd", n, bound->count);
                     return nullptr;
                 }
+                for (Py_ssize_t k = 0; k < n; ++k)
+                    if (args[k] != Py_None && !py::detail::npy_api::get().PyArray_Check_(args[k])) {
+                        PyErr_Format(PyExc_TypeError, "kernel: argument %zd is %s; wanted an array", k,
+                                     Py_TYPE(args[k])->tp_name);
+                        return nullptr;
+                    }
                 bound->body(args);
                 Py_RETURN_NONE;
             })),

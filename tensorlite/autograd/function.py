@@ -164,7 +164,7 @@ class Function:
         p = Plan()
         p.op, p.name, p.kw, p.specs = _FunctionOp(len(specs), silent), f"{cls.__name__}Backward", {}, ()
         p.out, p.outs, p.sums, p.fresh = specs[0], tuple(specs), None, False
-        p.single = len(wanted) == 1
+        p.single = single = len(wanted) == 1
         shapes = [a._spec.shape if isinstance(a, Tensor) else None for a in args]
 
         def back(g: Any, node: Node) -> Any:
@@ -191,7 +191,7 @@ class Function:
                 if f is not None and f._spec.shape != shapes[k]:
                     f = f.sum_to_size(shapes[k])
                 out.append(f)
-            return out[0] if p.single else tuple(out)
+            return out[0] if single else tuple(out)
 
         p.back = p.fast = back
         return p

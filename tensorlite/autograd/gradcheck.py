@@ -163,7 +163,8 @@ class _Check:
             below = self._values(where)
         finally:
             x._arr[...] = kept
-        return [(a - b) / (2.0 * self.eps) for a, b in zip(above, below)]
+        with np.errstate(invalid="ignore"):  # where the output is infinite on both sides it does not move
+            return [np.where(a == b, 0.0, (a - b) / (2.0 * self.eps)) for a, b in zip(above, below)]
 
     def _backward(self, outputs: list, starts: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
         """u J of every input, for gradients that start at some of the outputs."""
@@ -271,11 +272,11 @@ def _wide(y: Tensor) -> np.ndarray:
 
 def _direction(rng: np.random.Generator, shape: tuple) -> np.ndarray:
     """Entries between 0.5 and 1 in size, so that none hides a wrong element."""
-    return rng.uniform(0.5, 1.0, shape) * rng.choice((-1.0, 1.0), shape)
+    return np.asarray(rng.uniform(0.5, 1.0, shape) * rng.choice((-1.0, 1.0), shape))
 
 
 def _random_like(y: Tensor, rng: np.random.Generator, strided: bool) -> Tensor:
-    values = rng.standard_normal(y.shape).astype(y.dtype.np)
+    values = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype.np)
     if strided and values.ndim:
         room = np.zeros((*values.shape[:-1], values.shape[-1] * 2), values.dtype)
         room[..., ::2] = values

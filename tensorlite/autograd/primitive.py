@@ -37,7 +37,7 @@ _STUB = (lambda *args, **kw: _first(args, kw)).__code__  # type: ignore[name-def
 class Entry:
     """What a call with these specs and constants comes to: output specs, the kernel picked, plans for going back."""
 
-    __slots__ = ("empty", "fresh", "kernel", "kw", "native", "op", "out", "outs", "plans", "specs")
+    __slots__ = ("empty", "fresh", "general", "kernel", "kw", "native", "op", "out", "outs", "plans", "specs")
 
     op: Primitive
     specs: tuple  # of the inputs; None for an input left out
@@ -48,16 +48,18 @@ class Entry:
     kernel: Callable  # (*arrays, *outputs), or for views (array) -> view
     fresh: Callable | None  # (*arrays) -> a new array, where the kernel may allocate
     native: bool  # whether a compiled kernel was picked
+    general: dict  # the same for general ops: which inputs want a gradient -> Plan
     plans: list  # one Plan for each choice of inputs that want a gradient, as a bit mask
 
 
 class Plan:
     """How to go back from one node: ``back(g, node)`` gives the wanted inputs' gradients."""
 
-    __slots__ = ("back", "fast", "fresh", "kw", "name", "op", "out", "outs", "single", "specs", "sums")
+    __slots__ = ("back", "fast", "fresh", "kw", "name", "names", "op", "out", "outs", "single", "specs", "sums")
 
     back: Callable  # made of differentiable formulas
     fast: Callable  # the same by fused kernels, where create_graph is not asked for
+    names: tuple  # what a general plan saves, in order
     fresh: bool  # whether what rules return is their own (no user's function, which may keep it)
     sums: tuple | None  # shapes to sum the gradients to, where inputs were broadcast
 
@@ -80,6 +82,7 @@ class Op:
         self.in_place: tuple[str, ...] = ()  # methods that write the result into their first argument
         self.takes_out = False  # whether the public function has PyTorch's ``out=``
         self.first_order_only = ""  # why its gradient cannot be differentiated again, where that is so
+        self.not_derivative: Callable | None = None  # (case) -> whether its gradient is meant to be another there
 
     def cases(self, make_cases: Callable) -> Callable:
         """Sample calls: a generator of dicts of arguments, or of (error class, dict) for calls that must be refused."""
@@ -314,6 +317,7 @@ class Primitive(Op):
         return tuple(k for k in range(count) if self.mutates
                      and self.inputs[min(k, len(self.inputs) - 1)] in self.mutates)
 
+    moves = False  # set for ops that only move elements: half types need no float32 in between
     multiple = False  # set for ops whose number of outputs depends on constants (unbind, split)
     step: Callable  # for those that return views: (k, spec, kw) -> the entry of a one-output view op
     silent_outputs: tuple[int, ...] = ()  # outputs that carry no gradient though they are floating point
@@ -381,7 +385,7 @@ class Primitive(Op):
             e.outs = tuple(spec_of(o.shape, self.out_dtype, o.device, o.format) for o in e.outs)
         e.out = e.outs[0] if e.outs else None
         e.empty = e.out.empty if e.out is not None else None
-        e.native = False
+        e.native, e.general = False, {}
         e.fresh = None
         self._pick(e, backend(device))
         e.plans = [None] if self.general else [None, *(self._plan(e, m) for m in self.saves)]
@@ -415,9 +419,9 @@ class Primitive(Op):
                 e.fresh = fresh
         if self.variadic and not self.dynamic and not self.view and self.outputs:
             e.kernel = _keyword_outputs(e.kernel, len(e.outs), self.outputs)
-        if halves and not self.view and not self.mutates:
+        if halves and not (self.view or self.mutates or self.moves or self.dynamic):
             e.kernel = _in_float32(e.kernel, len(e.outs))
-        if self.signals:
+        if self.signals and not self.view and not self.dynamic:
             e.kernel = on.quiet(e.kernel)
             e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
 
@@ -461,54 +465,58 @@ class Primitive(Op):
         return self.inputs[min(k, len(self.inputs) - 1)] in self.tracked
 
     def _general_plan(self, entry: Entry, args: tuple, wanted: list, made: list) -> tuple[Plan, tuple]:
-        """A plan for ops of any number of inputs and outputs. Rules see outputs as a tuple ``y`` (or one Tensor)."""
+        """The plan for an op of any number of inputs and outputs, and what to save for it."""
+        key = tuple(wanted)
+        p = entry.general.get(key)
+        if p is None:
+            p = entry.general[key] = self._make_general_plan(entry, wanted)
+        saved = tuple(v for n in p.names if n != "y"
+                      for v in (args[len(self.inputs) - 1:] if n == self.variadic
+                                else (args[self.inputs.index(n)],)))
+        if "y" in p.names:
+            saved += tuple(v for m in made for v in (m._arr, m._ver))
+        return p, saved
+
+    def _make_general_plan(self, entry: Entry, wanted: list) -> Plan:
         p = Plan()
         p.op, p.name, p.kw, p.specs, p.out, p.outs = self, _node_name(self.name), entry.kw, entry.specs, entry.out, entry.outs
         p.sums, p.single, p.fresh = None, len(wanted) == 1, True
-        want = tuple(k in wanted for k in range(len(args)))
         rules = [(self.inputs[min(k, len(self.inputs) - 1)], k) for k in wanted]
-        names = self._rule_arguments(self.joint) if self.joint else sorted({
-            a for i, _ in rules for a in self.arguments.get(i, ())})
-        held = [n for n in names if n in self.inputs]
-        keep = {n: args if n == self.variadic else args[self.inputs.index(n)] for n in held}
-        outs = [(m._arr, m._ver) for m in made] if "y" in names else []
-        saved = tuple(v for n in held for v in (keep[n] if n == self.variadic else (keep[n],)))
-        saved += tuple(v for o in outs for v in o)
+        asked = set(self._rule_arguments(self.joint)) if self.joint else {
+            a for i, _ in rules for a in self.arguments.get(i, ())}
+        p.names = tuple(n for n in [*self.inputs, "y"] if n in asked)
+        want = tuple(k in wanted for k in range(len(entry.specs)))
+        p.back = p.fast = partial(self._general_back, rules, asked, want)
+        return p
 
-        def back(g: Any, node: Node) -> Any:
-            values: dict[str, Any] = {"g": g, "want": want, **p.kw}
-            for k, i in enumerate(self.inputs):
-                values[f"{i}_spec"] = p.specs[k] if i != self.variadic else p.specs
-            if outs:
-                # rebuilt from what was saved, so that no output Tensor is kept alive by its own node
-                pairs = node.saved[-2 * len(p.outs):]
-                ys = tuple(wrap(pairs[2 * k], o, node if len(p.outs) == 1 else None, pairs[2 * k + 1])
-                           for k, o in enumerate(p.outs))
-                values["y"] = ys if self.multiple or len(ys) > 1 else ys[0]
-            at = 0
-            for n in held:
-                if n == self.variadic:
-                    values[n] = node.saved[at:at + len(args_specs)]
-                    at += len(args_specs)
-                else:
-                    values[n] = node.saved[at]
-                    at += 1
-            if self.joint:
-                grads = self.joint(**{n: values[n] for n in names})
-                grads = [grads[k] for _, k in rules]
-            else:
-                grads = []
-                for i, k in rules:
-                    rule = self.rules.get(i)
-                    if rule is None:
-                        self._missing(i, g)
-                    given = {n: values[n] for n in self.arguments[i]}
-                    grads.append(rule(**given)[k] if i == self.variadic else rule(**given))  # type: ignore[misc]
-            return grads[0] if p.single else tuple(grads)
-
-        args_specs = entry.specs
-        p.back = p.fast = back
-        return p, saved
+    def _general_back(self, rules: list, asked: set, want: tuple, g: Any, node: Node) -> Any:
+        """Gradients by the rules, whose arguments are looked up by name. Several outputs come as tuples."""
+        p, saved = node.plan, list(node.saved)
+        values: dict[str, Any] = {"g": g, "want": want, "y_spec": p.out, **p.kw}
+        for k, i in enumerate(self.inputs):
+            many = i == self.variadic
+            values[f"{i}_spec"] = p.specs[k:] if many else p.specs[k]
+            if i in p.names:
+                n = len(p.specs) - k if many else 1
+                values[i] = tuple(saved[:n]) if many else saved[0]
+                del saved[:n]
+        if "y" in p.names:  # rebuilt from what was saved: an output Tensor kept by its own node would be a cycle
+            several = self.multiple or len(p.outs) > 1
+            ys = tuple(wrap(saved[2 * k], o, None if several else node, saved[2 * k + 1]) for k, o in enumerate(p.outs))
+            values["y"] = ys if several else ys[0]
+        if self.joint:
+            found = self.joint(**{n: values[n] for n in asked})
+            grads = [found[k] for _, k in rules]
+        else:
+            grads, lists = [], {}
+            for i, k in rules:
+                rule = self.rules.get(i)
+                if rule is None:
+                    self._missing(i, g)
+                if i not in lists:
+                    lists[i] = rule(**{n: values[n] for n in self.arguments[i]})  # type: ignore[misc]
+                grads.append(lists[i][k - len(self.inputs) + 1] if i == self.variadic else lists[i])
+        return grads[0] if p.single else tuple(grads)
 
     # ---- into a given tensor
     def into(self, dest: Tensor, *args: Any, **kw: Any) -> Tensor:
@@ -603,7 +611,7 @@ config.KERNELS.listeners.append(forget_picks)
 # ---- registration
 def primitive(fn: Callable | None = None, *, name: str | None = None, elementwise: bool = False,
               ufunc: str | None = None, view: bool = False, dynamic: bool = False, mutates: Any = (),
-              numbers: bool | None = None, floats: bool = False, out_dtype: dtype | None = None, signals: bool = False,
+              numbers: bool | None = None, floats: bool = False, out_dtype: dtype | None = None, signals: bool = True,
               promotes: tuple | None = None, alias: str | None = None, torch: Any = "same") -> Any:
     """Make an op of ``def f(xp, x, w, out, *, constant)``: array module, inputs, the buffer to fill, constants.
 
@@ -617,7 +625,7 @@ def primitive(fn: Callable | None = None, *, name: str | None = None, elementwis
         numbers: whether inputs after the first may be Python numbers. Default: as ``elementwise``.
         floats: integer inputs become the default floating-point type.
         out_dtype: the dtype of the result whatever the inputs' (comparisons).
-        signals: commonly meets inf or nan, so NumPy is told to be silent.
+        signals: may meet inf or nan, so NumPy is told to be silent (150 ns a call); False for ops that only copy.
         promotes: the inputs that are cast to a common dtype. Default: all where ``elementwise``.
         alias: "elementwise" where writing the output over an input of the same layout is safe.
         torch: PyTorch's name of it for the parity run where it differs, a function (torch, **case), or None.

@@ -69,7 +69,8 @@ def _formatter(values: np.ndarray, d: dtypes.dtype) -> Any:
             return "nan" if v != v else "inf" if v > 0 else "-inf"  # noqa: PLR0124
         return f"{v:.0f}." if form == "whole" else format(v, form)
 
-    width = max((len(text(float(v))) for v in values.ravel()), default=1)
+    # zeros, nan and inf do not count towards the width, as in PyTorch
+    width = max((len(text(float(v))) for v in values[np.isfinite(values) & (values != 0)]), default=1)
     return lambda v: text(float(v)).rjust(width)
 
 

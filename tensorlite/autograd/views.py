@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlite.autograd.modes import Mode, mode
-from tensorlite.autograd.node import Leaf, last_write, tick
+from tensorlite.autograd.node import Leaf, Node, last_write, tick
 from tensorlite.autograd.tensor import Tensor, alias, current_node, new, wrap
 from tensorlite.dtypes import can_cast
 from tensorlite.errors import DTypeError, GradError, ShapeError
@@ -79,7 +79,10 @@ def check_inplace(x: Tensor, op: str, operands_want: bool = False) -> None:
     if isinstance(node, Leaf):
         raise GradError(f"{op}: a leaf Variable that requires grad is being used in an in-place operation.")
     view = x._view
-    if view is None or (node is None and not operands_want):
+    if view is None:
+        return
+    base_node = current_node(view.path()[0])
+    if node is None and base_node is None and not operands_want:
         return
     if view.made is MULTIPLE:
         raise GradError(
@@ -91,7 +94,7 @@ def check_inplace(x: Tensor, op: str, operands_want: bool = False) -> None:
             f"{op}: a view was created in no_grad mode and is being modified inplace with grad mode enabled. "
             "This is forbidden, as its gradient would be ambiguous."
         )
-    if isinstance(current_node(view.path()[0]), Leaf):
+    if isinstance(base_node, Leaf):
         raise GradError(f"{op}: a view of a leaf Variable that requires grad is being used in an in-place operation.")
 
 
@@ -133,6 +136,10 @@ def assign(x: Tensor, y: Tensor, op: str) -> Tensor:
     check_inplace(x, op, node is not None)
     x._arr[...] = y._arr
     touch(x)
+    if node is not None and node.__class__ is Node and any(v is y._arr for v in node.saved or ()):
+        # the op saved its output, which is x from now on: a later write to x makes that stale, as in PyTorch
+        node.saved = tuple([x._arr if v is y._arr else x._ver if v is y._ver else v for v in node.saved])
+        node.seq = tick()
     rebase(x, node)
     return x
 

@@ -11,7 +11,7 @@ from tensorlite.autograd.methods import face, op, public
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import as_dtype, get_default_dtype
-from tensorlite.ops.elementwise import where
+from tensorlite.ops.elementwise import small
 from tensorlite.ops.reduce import sum_p
 from tensorlite.shapes import dim_of
 
@@ -55,7 +55,7 @@ relu_dx_p.ref(lambda dy, s: dy * (s > 0))
 relu = public(relu_p)
 
 
-@primitive(elementwise=True, floats=True, signals=True)
+@primitive(elementwise=True, floats=True)
 def sigmoid_p(xp, x, out):
     """1 / (1 + exp(-x)), without overflow on either side."""
     e = xp.exp(-xp.abs(x))
@@ -211,3 +211,5 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 for _p in (softmax_p, log_softmax_p, softmax_dx_p, log_softmax_dx_p):
     _p.kernel("cpu", _p.op.name, dtypes="f4 f8", when=lambda *specs, dim: specs[0].ndim > 0 and specs[0].size > 0)
+for _p in (relu_p, relu_dx_p):
+    _p.kernel("cpu", _p.op.name, dtypes="f4 f8", when=small)

@@ -11,7 +11,7 @@ from typing import Any
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method, op, public
 from tensorlite.autograd.primitive import primitive, run
-from tensorlite.autograd.spec import spec_of
+from tensorlite.autograd.spec import Spec, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.dtypes import as_dtype
@@ -132,10 +132,20 @@ def _(x, w):
     return x * w
 
 
+# small tensors of one shape, or beside a 0-d one: NumPy's call costs more than the work
+def small(*specs: Spec, **kw: Any) -> bool:
+    """Whether a compiled loop beats NumPy: few elements, and no broadcasting but of one element."""
+    n = max(s.size for s in specs)
+    shape = next(s.shape for s in specs if s.size == n)
+    return 0 < n <= SMALL and all(s.shape == shape or s.ndim == 0 for s in specs)
+
+
+SMALL = 4096
+
 mul = public(mul_p, method=("mul", "multiply"))
 
 
-@primitive(elementwise=True, ufunc="true_divide", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="true_divide", floats=True)
 def div_p(xp, x, w, out):
     """x / w, in floating point."""
 
@@ -178,7 +188,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     raise RuntimeError(f"div: rounding_mode {rounding_mode!r}; expected None, 'trunc' or 'floor'")
 
 
-@primitive(elementwise=True, signals=True)
+@primitive(elementwise=True)
 def floor_divide_p(xp, x, w, out):
     """floor(x / w)."""
     if x.dtype.kind in "iub":
@@ -210,7 +220,7 @@ def _(x, w):
 floor_divide = public(floor_divide_p)
 
 
-@primitive(elementwise=True, signals=True)
+@primitive(elementwise=True)
 def trunc_divide_p(xp, x, w, out):
     """x / w rounded towards zero."""
     if x.dtype.kind in "iu":
@@ -239,7 +249,7 @@ def _(x, w):
     return np.trunc(x / w)
 
 
-@primitive(elementwise=True, signals=True)
+@primitive(elementwise=True)
 def remainder_p(xp, x, w, out):
     """x - floor(x / w) * w: the sign is that of w, as in Python."""
     if x.dtype.kind in "iu" and bool((w == 0).any()):
@@ -267,7 +277,7 @@ def _(x, w):
 remainder = public(remainder_p)
 
 
-@primitive(elementwise=True, signals=True)
+@primitive(elementwise=True)
 def pow_p(xp, x, w, out):
     """x to the power of w."""
     if out.dtype.kind in "iu" and bool((w < 0).any()):
@@ -385,7 +395,7 @@ sign = public(sign_p)
 
 
 # ---- functions of one variable
-@primitive(elementwise=True, ufunc="exp", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="exp", floats=True)
 def exp_p(xp, x, out):
     """e to the power of x."""
 
@@ -409,7 +419,7 @@ def _(x):
 exp = public(exp_p)
 
 
-@primitive(elementwise=True, ufunc="log", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="log", floats=True)
 def log_p(xp, x, out):
     """The natural logarithm: -inf at 0, nan below."""
 
@@ -433,7 +443,7 @@ def _(x):
 log = public(log_p)
 
 
-@primitive(elementwise=True, ufunc="sqrt", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="sqrt", floats=True)
 def sqrt_p(xp, x, out):
     """The square root: nan below 0."""
 
@@ -455,7 +465,7 @@ def _(x):
 sqrt = public(sqrt_p)
 
 
-@primitive(elementwise=True, ufunc="reciprocal", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="reciprocal", floats=True)
 def reciprocal_p(xp, x, out):
     """1 / x."""
 
@@ -476,12 +486,12 @@ def _(x):
 reciprocal = public(reciprocal_p)
 
 
-@primitive(elementwise=True, ufunc="sin", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="sin", floats=True)
 def sin_p(xp, x, out):
     """The sine of x radians."""
 
 
-@primitive(elementwise=True, ufunc="cos", floats=True, signals=True)
+@primitive(elementwise=True, ufunc="cos", floats=True)
 def cos_p(xp, x, out):
     """The cosine of x radians."""
 
@@ -877,7 +887,7 @@ def _where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
 
 
 # ---- copies and casts
-@primitive(name="cast", alias="elementwise", signals=True,
+@primitive(name="cast", alias="elementwise",
            torch=lambda torch, x, dtype: x.to(dtype))
 def cast_p(xp, x, out, *, dtype):
     """x in another dtype. Floats lose their fraction on the way to integers."""
@@ -914,7 +924,7 @@ def cast(x: Tensor, *, dtype: Any) -> Tensor:
     return cast_p(x if dtype.is_floating_point else x.detach(), dtype=dtype)
 
 
-@primitive(name="clone", alias="elementwise")
+@primitive(name="clone", alias="elementwise", signals=False)
 def clone_p(xp, x, out):
     """A copy."""
     xp.copyto(out, x)
@@ -1018,6 +1028,10 @@ def _accumulate(self: Tensor, g: Tensor) -> None:
     """self += g for a sum of gradients that the tape owns: no history, no version, no check."""
     entry = add_p.op.cache.get((self._spec, g._spec)) or add_p.op.entry((self._spec, g._spec), {})
     run(entry, (self._arr, g._arr), (self._arr,))
+
+
+for _p in (add_p, sub_p, mul_p, div_p, neg_p):
+    _p.kernel("cpu", _p.op.name, dtypes="f4 f8", when=small)
 
 
 # ---- operators

@@ -6,6 +6,7 @@ where ``x.T @ g`` would cost a view.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -292,3 +293,19 @@ def _(x, w, b=None):
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias.  input (..., I), weight (O, I), bias (O,) or None -> (..., O)."""
     return linear_p(input, weight, bias)
+
+
+# ---- below this many multiplications a BLAS call costs more than the work
+SMALL_PRODUCT = 4096
+
+
+@partial(matmul_p.kernel, "cpu", "matmul", "f4 f8")
+def _(x, w, *, tx, tw):
+    m, n = (x.shape[-1] if tx else x.shape[0]), (w.shape[0] if tw else w.shape[-1])
+    return (x.ndim == w.ndim == 2 and not (tx and tw)
+            and 0 < m * n * (x.shape[0] if tx else x.shape[1]) <= SMALL_PRODUCT)
+
+
+@partial(linear_p.kernel, "cpu", "linear", "f4 f8")
+def _(x, w, b):
+    return 0 < x.size * w.shape[0] <= SMALL_PRODUCT

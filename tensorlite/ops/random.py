@@ -44,7 +44,7 @@ def _(make):
     yield dict(state=make.tensor([7, 0], dtypes.int64))
 
 
-take_key_p.ref(lambda state: state)
+take_key_p.ref(lambda state: (state, state + np.array([0, 1])))
 
 
 class Generator:
@@ -370,7 +370,7 @@ def _(make):
     yield RuntimeError, dict(x=make(3, low=2, high=3), key=make.tensor([7, 3], dtypes.int64))
 
 
-bernoulli_p.ref(lambda x, key: np.reshape(_reference_words(key, x.size), x.shape) / 2**32 < x)
+bernoulli_p.ref(lambda x, key: (np.reshape(_reference_words(key, x.size), x.shape) / 2**32 < x) * 1.0)
 
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:

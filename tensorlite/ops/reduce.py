@@ -19,6 +19,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.dtypes import as_dtype, get_default_dtype
 from tensorlite.errors import DTypeError
+from tensorlite.ops.elementwise import SMALL
 from tensorlite.shapes import dim_of, dims_of
 
 boolean = dtypes.bool
@@ -80,6 +81,8 @@ def _(xp, specs, outs, dim, keepdim):
 
 
 sum_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim))
+sum_p.kernel("cpu", "sum", dtypes="f4 f8", when=lambda x, *, dim, keepdim: (
+    0 < x.size <= SMALL and len(dim) > 0 and dim == tuple(range(dim[0], dim[0] + len(dim)))))
 sum_p.grad(x=lambda g, x_spec, dim, keepdim: spread_p(g, shape=x_spec.shape, dim=dim, keepdim=keepdim))
 
 

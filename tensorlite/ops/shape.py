@@ -468,7 +468,7 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
 
 
 # ---- joining and cutting
-@primitive(name="cat")
+@primitive(name="cat", signals=False)
 def cat_p(xp, *xs, out, dim):
     """Tensors laid one behind the other along dim."""
     xp.concatenate(xs, axis=dim, out=out)
@@ -878,7 +878,7 @@ slice_p.ref(lambda x, key: np.array([v for v in x[decode(key)].ravel()]).reshape
 slice_p.op.torch = None
 
 
-@primitive(name="unslice", torch=None)
+@primitive(name="unslice", torch=None, signals=False)
 def unslice_p(xp, x, out, *, shape, key):
     """Zeros of this shape with x at key: the gradient of slice."""
     out.fill(0)
@@ -908,7 +908,7 @@ def slice_(x: Tensor, key: tuple) -> Tensor:
 
 
 # ---- what a write to a view does to the base
-@primitive(name="overwrite", torch=None, alias="elementwise")
+@primitive(name="overwrite", torch=None, alias="elementwise", signals=False)
 def overwrite_p(xp, x, w, out, *, path):
     """x with the part that the view ops of ``path`` lead to replaced by w."""
     if out is not x:

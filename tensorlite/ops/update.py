@@ -243,7 +243,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
         multiply(multiply(g, g, t), keep2, t)
         add(v, t, v)
         if amsgrad:
-            v = xp.maximum(most[0], v, most[0])
+            v = xp.maximum(most[0], v, out=most[0])
         add(sqrt(v, t), small, t)
         multiply(xp.divide(m, t, t), size, t)
         subtract(p, t, p)
