@@ -95,6 +95,7 @@ from tensorlite.ops.sort import (
 from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:
+    from tensorlite import cuda as cuda
     from tensorlite import io as io
     from tensorlite import nn as nn
     from tensorlite import optim as optim
@@ -108,7 +109,7 @@ strided = "strided"
 contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
-_LAZY = {"io": "io", "nn": "nn", "optim": "optim", "utils": "utils", "vision": "vision", "load": "io", "save": "io"}
+_LAZY = {"cuda": "cuda", "io": "io", "nn": "nn", "optim": "optim", "utils": "utils", "vision": "vision", "load": "io", "save": "io"}
 
 
 def __getattr__(name: str) -> object:

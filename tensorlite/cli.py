@@ -75,7 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     option("--model", choices=("mlp", "cnn"), default="mlp", help="784-128-10, or three convolutions")
     option("--epochs", type=_number(int, 1), metavar="N", help="passes over the training images (default: 5)")
     option("--batch-size", type=_number(int, 1), default=64, metavar="N", help="images a step")
-    option("--lr", type=_number(float, 0.0, above=True), default=1e-3, metavar="X", help="Adam's learning rate")
+    option(
+        "--lr",
+        type=_number(float, 0.0, above=True),
+        default=1e-3,
+        metavar="X",
+        help="Adam's learning rate at the start; it falls to 0",
+    )
     option("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help="of weights and order")
     option("--device", default="cpu", metavar="NAME", help="where to compute")
     option("--data", metavar="DIR", help="the folder with MNIST (default: looked for in $TENSORLITE_DATA and the "

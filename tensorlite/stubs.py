@@ -1,6 +1,6 @@
 """The .pyi files that tell type checkers of methods and functions attached at run time. Floor 7.
 
-``python -m tensorlite.stubs`` writes them; a test compares. Signatures come from the functions themselves.
+``python -m tensorlite.dev stubs`` writes them; a test compares. Signatures come from the functions themselves.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import ast
 import builtins
 import importlib
 import inspect
-import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.tensor import Tensor
 
-HEAD = "# Written by `python -m tensorlite.stubs`: change the functions, not this file.\nimport builtins\n"
+HEAD = "# Written by `python -m tensorlite.dev stubs`: change the functions, not this file.\nimport builtins\n"
 UNARY = {"__abs__", "__neg__", "__pos__", "__invert__"}
 NAMESPACES = ("tensorlite", "tensorlite.nn.functional")
 _SKIPPED = {
@@ -148,7 +147,7 @@ def namespace_stub(module: str) -> str:
     """A module of public names: ops with their signatures, everything else imported from its home."""
     home = importlib.import_module(module)
     stub = _Stub(module)
-    public = getattr(home, "__all__", None) or [n for n in vars(home) if not n.startswith("_")]
+    public = getattr(home, "__all__", None) or [n for n in dir(home) if not n.startswith("_")]
     for name in sorted({*public, *(["__version__"] if hasattr(home, "__version__") else [])}):
         value = getattr(home, name)
         if isinstance(value, types.ModuleType):
@@ -189,12 +188,9 @@ def main(arguments: list[str]) -> int:
     stale = [path for path, text in stubs().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         if "--check" in arguments:
-            print(f"stale: {path}; run `python -m tensorlite.stubs`")
+            print(f"stale: {path}; run `python -m tensorlite.dev stubs`")
         else:
             path.write_text(stubs()[path], encoding="utf-8")
             print(f"wrote {path}")
     return int("--check" in arguments and bool(stale))
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -87,7 +87,7 @@ def test_shuffle_is_seeded_and_complete():
 
 
 def test_samplers():
-    assert list(DataLoader(dataset(), sampler=[3, 1], batch_size=2))[0][0].tolist() == [3, 1]
+    assert next(iter(DataLoader(dataset(), sampler=[3, 1], batch_size=2)))[0].tolist() == [3, 1]
     assert [b.tolist() for b in DataLoader(Squares(5), batch_sampler=[[4], [0, 1]])] == [[16], [0, 1]]
     draws = list(data.RandomSampler(range(3), replacement=True, num_samples=50))
     assert len(draws) == 50 and set(draws) == {0, 1, 2}
@@ -273,7 +273,7 @@ GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 def test_broken_idx_names_file_and_offset(tmp_path, blob, says):
     path = tmp_path / "images"
     path.write_bytes(blob)
-    with pytest.raises(DataError, match="(?s)images: offset ") as caught:
+    with pytest.raises(DataError, match=r"images: offset \d+") as caught:
         read_idx(path)
     assert says in str(caught.value)
 

@@ -12,6 +12,7 @@ import pytest
 from ops_harness import (
     FLOATS,
     LAYOUTS,
+    WIDER,
     Case,
     cases,
     complaint,
@@ -29,7 +30,7 @@ from ops_harness import (
     runs_of,
     same_bits,
     to_numpy,
-    tolerance,
+    usual_tolerance,
 )
 
 import tensorlite as tl
@@ -86,6 +87,8 @@ def test_value(op, impl, float_type, layout):
                              for n, (y, r) in enumerate(zip(outputs, expected))]
             twice, written = _seeded(again[k])
             twice += [t for t in written if not any(t is y for y in twice)]
+            problems += [f"{case}\n  output {n} of another run: {text}" for n, y in enumerate(twice)
+                         if isinstance(y, Tensor) and (text := inconsistent(y))]
             problems += [f"{case}\n  output {n}: another run gave other bits"
                          for n, (a, b) in enumerate(zip(outputs, twice)) if not same_bits(a, b)]
     report(problems)
@@ -209,6 +212,38 @@ def failure(case: Case, check, func, inputs) -> str | None:
     except Exception as error:
         return f"{case}\n  {type(error).__name__}: {error}"
     return None
+
+
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
+def test_gradient_of_each_input_alone(op):
+    """What one input gets does not depend on which others want a gradient, nor on create_graph (fused rules)."""
+    problems = []
+    for k in range(len(cases(op))):
+        together = cases(op, float64, requires_grad=True)[k]
+        wanted, outputs = gradients(together)
+        if not wanted:
+            continue
+        names = [name for name, t in together.tensors().items() if t.requires_grad]
+        for n, name in enumerate(names):
+            case = cases(op, float64)[k]
+            x = case.tensors()[name].requires_grad_()
+            alone, _ = gradients(case)
+            if not nearly(alone[0] if alone else None, wanted[n]):
+                problems.append(f"{case}\n  the gradient of {name} differs when it alone wants one")
+            case = cases(op, float64, requires_grad=True)[k]
+            exact, _ = gradients(case, create_graph=True)
+            if not nearly(exact[n], wanted[n]):
+                problems.append(f"{case}\n  the gradient of {name} differs with create_graph")
+            assert x.is_leaf
+    report(problems)
+
+
+def nearly(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two gradients are equal but for rounding; None stands for zeros."""
+    if a is None or b is None:
+        some = b if a is None else a
+        return some is None or not some._arr.any()
+    return a.shape == b.shape and a.dtype is b.dtype and np.allclose(a._arr, b._arr, 1e-12, 1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
@@ -454,20 +489,17 @@ def flat_result(result) -> list:
     return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
-def test_tolerances_are_strict():
-    """A wider tolerance that nothing needs is taken out again; each states its reason."""
-    from ops_harness import TOLERANCE, WIDER
-
-    for (name, d), (rtol, atol, reason) in WIDER.items():
-        assert name in TABLE, f"{name} is no op"
-        assert len(reason) > 10
-        assert (rtol, atol) > TOLERANCE[d]
-        needed = False
-        for layout in LAYOUTS:
-            for case in cases(TABLE[name], d, layout):
-                expected = reference(case)
-                with np.errstate(all="ignore"):
-                    needed |= any(isinstance(y, Tensor) and not np.allclose(to_numpy(y), r, *TOLERANCE[d], equal_nan=True)
-                                  for y, r in zip(case.run(), expected))
-        assert needed, f"{name} meets the usual tolerance of {d}; take its entry out"
-    assert tolerance(next(iter(TABLE.values())), float64) == TOLERANCE[float64]
+@pytest.mark.parametrize(("name", "float_type"), WIDER)
+def test_wider_tolerance_is_needed(name, float_type):
+    """An op with a tolerance of its own states the reason, and fails the usual one."""
+    op = TABLE[name]
+    rtol, atol, reason = WIDER[name, float_type]
+    usual = usual_tolerance(op)[float_type]
+    assert reason and (rtol, atol) > usual
+    missed = False
+    for layout in LAYOUTS:
+        for case in cases(op, float_type, layout):
+            expected = reference(case)
+            missed |= any(not np.allclose(to_numpy(y), r, *usual, equal_nan=True) for y, r in zip(case.run(), expected)
+                          if isinstance(y, Tensor))
+    assert missed, f"{name} meets the usual tolerance of {float_type}; take its entry out"

@@ -11,6 +11,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import nn, optim
 from tensorlite.autograd.primitive import TABLE
+from tensorlite.ops import update
 from tensorlite.optim import lr_scheduler as sched
 
 SGDS = [dict(lr=0.1), dict(lr=0.1, momentum=0.9), dict(lr=0.1, momentum=0.9, dampening=0.3), dict(lr=0.05, weight_decay=0.1),
@@ -238,6 +239,10 @@ def test_a_step_is_seen_by_the_version_check():
      "different number of parameter groups"),
     (lambda p: optim.SGD(p, lr=1).load_state_dict({"param_groups": [{"params": []}], "state": {}}), ValueError,
      "doesn't match the size of optimizer's group"),
+    (lambda p: update.sgd(p, [], lr=1), RuntimeError, "sgd: rows of 1, 0 tensors; wanted equal lengths"),
+    (lambda p: update.sgd_p(tl.ones(()), *p, *p, *p, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False,
+                            first=False), RuntimeError, "sgd: got 3 tensors; wanted as many each of params, grads"),
+    (lambda p: update.sgd(p, p, lr=tl.ones(2)), RuntimeError, r"sgd: lr has shape \(2,\); wanted one element"),
     (lambda p: sched.StepLR(3, 1), TypeError, "int is not an Optimizer"),
     (lambda p: sched.StepLR(optim.SGD(p), 1, last_epoch=3), KeyError, "initial_lr"),
 ])

@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", "tensorlite.stubs", "--check"], [str(HERE / "typing_public_api.py")]],
+    [["-m", "tensorlite.dev", "stubs", "--check"], [str(HERE / "typing_public_api.py")]],
     ids=["stubs are fresh", "typed program runs"],
 )
 def test_typing(command):

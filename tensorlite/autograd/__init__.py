@@ -4,6 +4,8 @@ This folder's names are PyTorch's ``torch.autograd``: ``grad``, ``backward``, ``
 """
 
 from tensorlite.autograd.function import Function as Function
+from tensorlite.autograd.gradcheck import gradcheck as gradcheck
+from tensorlite.autograd.gradcheck import gradgradcheck as gradgradcheck
 from tensorlite.autograd.modes import enable_grad as enable_grad
 from tensorlite.autograd.modes import inference_mode as inference_mode
 from tensorlite.autograd.modes import no_grad as no_grad

@@ -417,6 +417,8 @@ class Primitive(Op):
             e.kernel = bound or partial(self.fn, xp, **e.kw)
             if not halves and e.out is not None and e.out.ndim:
                 e.fresh = fresh
+        if e.fresh is not None and e.out.format is CONTIGUOUS and any(s.format is not CONTIGUOUS for s in given):
+            e.fresh = None  # NumPy lays its result out as the inputs lie
         if self.variadic and not self.dynamic and not self.view and self.outputs:
             e.kernel = _keyword_outputs(e.kernel, len(e.outs), self.outputs)
         if halves and not (self.view or self.mutates or self.moves or self.dynamic):
@@ -580,6 +582,8 @@ def execute(entry: Entry, arrays: tuple, outs: tuple | None = None) -> Any:
     if entry.op.view:
         return entry.kernel(*arrays)
     if outs is None:
+        if entry.fresh is not None:  # as the text of a call does, so that all calls give the same strides and bits
+            return entry.fresh(*arrays)
         outs = tuple([o.empty() for o in entry.outs])
     entry.kernel(*arrays, *outs)
     return outs if len(outs) != 1 or entry.op.multiple else outs[0]

@@ -385,8 +385,10 @@ def _rebuild(cls, array, d, requires_grad, state) -> Tensor:
 
 
 def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
-    """A Tensor on this very array (no copy)."""
+    """A Tensor on this very array (no copy, unless its bytes are in another machine's order)."""
     array = np.asarray(array)  # a NumPy scalar becomes 0-d: kernels read an array's memory
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     t = new(Tensor)
     t._arr, t._ver, t._node, t._view = array, [0, 0], None, None
     t._spec = spec_of(array.shape, dtype.of_numpy.get(array.dtype) or as_dtype(array.dtype, "tensor"), CPU,

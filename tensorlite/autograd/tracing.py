@@ -5,12 +5,11 @@ Watchers are layers around ``run``: ``layer(inner, entry, arrays, outs)``. Witho
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from typing import Any
@@ -24,17 +23,19 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import AnomalyError
 
 _layers: list[Callable] = []
-_module: ContextVar[tuple] = ContextVar("tensorlite_module", default=())
 _going_back: ContextVar[Any] = ContextVar("tensorlite_going_back", default=None)
-watching = [False]  # whether modules should say where they are: read by Module.__call__
+# what the modules above this floor plug in: () -> the path of the module that runs, and (on) -> keep track of it or not
+module_path: Callable[[], str] = lambda: ""
+track_modules: Callable[[bool], None] = lambda on: None
 
 
 def _install() -> None:
     seam = execute
     for layer in _layers:
         seam = functools.partial(layer, seam)
-    watching[0] = _find_nan in _layers
-    set_seam(seam if _layers else None, _trace if watching[0] else None)
+    watching = _find_nan in _layers
+    track_modules(watching)
+    set_seam(seam if _layers else None, _trace if watching else None)
 
 
 def add_layer(layer: Callable) -> None:
@@ -50,16 +51,6 @@ def remove_layer(layer: Callable) -> None:
             del _layers[k]
             break
     _install()
-
-
-@contextlib.contextmanager
-def inside(name: str) -> Iterator[None]:
-    """Ops in this block belong to the module of this name."""
-    token = _module.set((*_module.get(), name))
-    try:
-        yield
-    finally:
-        _module.reset(token)
 
 
 def user_frame() -> str:
@@ -82,7 +73,7 @@ class Trace:
     __slots__ = ("line", "module")
 
     def __init__(self):
-        self.line, self.module = user_frame(), ".".join(_module.get())
+        self.line, self.module = user_frame(), module_path()
 
     def where(self) -> str:
         return (f" in module {self.module}" if self.module else "") + f"\n  {self.line}"
@@ -184,6 +175,13 @@ class set_detect_anomaly(detect_anomaly):
 def is_anomaly_enabled() -> bool:
     """Whether the first NaN or infinity would be found now."""
     return _find_nan in _layers
+
+
+def plug_in_modules(path: Callable[[], str], track: Callable[[bool], None]) -> None:
+    """How the floor of modules tells this one where in a model the code runs."""
+    global module_path, track_modules
+    module_path, track_modules = path, track
+    _install()
 
 
 def _print_op(inner: Callable, entry: Entry, arrays: tuple, outs: tuple | None) -> Any:

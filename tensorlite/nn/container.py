@@ -138,6 +138,16 @@ class ModuleList(_Row):
         if modules is not None:
             self.extend(modules)
 
+    def __repr__(self) -> str:
+        runs: list[list] = []  # [first, last, text] of neighbours that look alike
+        for k, text in enumerate(map(repr, self)):
+            if runs and runs[-1][2] == text:
+                runs[-1][1] = k
+            else:
+                runs.append([k, k, text])
+        lines = [f"({a}): {t}" if a == b else f"({a}-{b}): {b - a + 1} x {t}" for a, b, t in runs]
+        return "ModuleList(" + "".join("\n  " + line.replace("\n", "\n  ") for line in lines) + ("\n)" if lines else ")")
+
     def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
         return self.extend(modules)
 
@@ -342,7 +352,7 @@ def _as_parameter(value: Any) -> Any:
 
 
 def _listed(self: Module, items: Iterable) -> str:
-    lines = [f"({name}): " + (f"{'Parameter' if isinstance(p, Parameter) else 'Tensor'} containing: "
-                              f"[{p.dtype} of size {'x'.join(map(str, p.shape))}]" if isinstance(p, Tensor)
-                              else f"Object of type: {type(p).__name__}") for name, p in items]
-    return f"{type(self).__name__}(" + "".join(f"\n  {line}" for line in lines) + ("\n)" if lines else ")")
+    lines = [f"  ({name}): " + (f"{'Parameter' if isinstance(p, Parameter) else 'Tensor'} containing: "
+                                f"[{p.dtype} of size {'x'.join(map(str, p.shape))}]" if isinstance(p, Tensor)
+                                else f"Object of type: {type(p).__name__}") for name, p in items]
+    return f"{type(self).__name__}(" + "\n".join(lines) + ")"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from tensorlite.autograd import tracing
 from tensorlite.nn import module as _module
 
 _stack: ContextVar[tuple] = ContextVar("tensorlite_module_path", default=())  # of (module, its name in the one before)
@@ -49,3 +50,11 @@ def track():
         yield
     finally:
         _module.path_tracker = before
+
+
+def _follow(on: bool) -> None:
+    """Track modules while ``detect_anomaly`` looks for the first NaN."""
+    _module.path_tracker = enter if on else None
+
+
+tracing.plug_in_modules(current_path, _follow)

@@ -108,8 +108,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
             [4, 3]])
     """
     if not index._spec.size and index._spec.ndim != input._spec.ndim:
-        places.index_dtype("gather", index._spec)
-        return input.new_empty(index._spec.shape)
+        flat = gather_p(reshape(input, (input._spec.size,)), reshape(index, (0,)), dim=0, wraps=False)
+        return reshape(flat, index._spec.shape)
     (x, i, _), d = _along("gather", input, dim, index)
     y = gather_p(x, i, dim=d, wraps=False)
     return y if index._spec.ndim else reshape(y, ())

@@ -106,13 +106,17 @@ def _unindex(x: Tensor, indices: Any, shape: tuple, dims: tuple) -> Tensor:
 @primitive(name="index_put", alias="elementwise")
 def index_put_p(xp, x, w, *indices, out, dims, accumulate):
     """x with x[key] replaced by w, or w added to it (equal indices adding up). w stretches to the shape of x[key]."""
-    places.check_all(indices, "index_put", dims, x.shape)
     w, *indices = places.onto(xp, x, out, w, *indices)
     if accumulate:
+        places.check_all(indices, "index_put", dims, x.shape)
         positions = places.positions(xp, x.shape, dims, indices)
         places.add_at(xp, out, positions, xp.broadcast_to(w, positions.shape))
     else:
-        out[places.key_at(dims, indices)] = w
+        try:
+            out[places.key_at(dims, indices)] = w
+        except IndexError:  # NumPy looks at all indices before it writes
+            places.check_all(indices, "index_put", dims, x.shape)
+            raise
 
 
 @index_put_p.spec

@@ -31,9 +31,16 @@ def _rows_cases(make: Any) -> Any:
 def index_select_p(xp, x, index, out, *, dim, who):
     """Rows ``index`` of dimension dim: x.shape[:dim] + index.shape + x.shape[dim+1:]."""
     wraps = who == "getitem"
-    places.check(index, who, dim, x.shape[dim], wraps)
-    if index.size:
-        x.take(index, dim, out, "wrap" if wraps else "clip")  # both are faster than "raise", which NumPy buffers
+    if wraps and out.size < 4096:  # NumPy's own check costs a copy of the output, ours two passes over the index
+        try:
+            x.take(index, dim, out)
+        except IndexError:
+            places.check(index, who, dim, x.shape[dim], wraps)
+            raise
+    else:
+        places.check(index, who, dim, x.shape[dim], wraps)
+        if index.size:
+            x.take(index, dim, out, "wrap" if wraps else "clip")
 
 
 @index_select_p.spec

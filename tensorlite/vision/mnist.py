@@ -95,10 +95,10 @@ def read(paths: Sequence[Path]) -> Digits:
     """The digits in four files: training images and labels, test images and labels."""
     arrays = [read_idx(path) for path in paths]
     for images, labels, at in ((arrays[0], arrays[1], 0), (arrays[2], arrays[3], 2)):
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or not len(images):
+        if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) < 2:
             raise DataError(
                 f"{paths[at]}: offset 4: {images.dtype} values of shape {images.shape}; wanted uint8 of "
-                "shape (N, 28, 28)"
+                "shape (N, 28, 28), N 2 or more"
             )
         if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
             raise DataError(

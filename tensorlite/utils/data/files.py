@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import queue
@@ -10,7 +9,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tensorlite.errors import DataError
+from tensorlite.io.files import atomic
 
 
 def cache_dir() -> Path:
@@ -73,21 +72,16 @@ def fetch(
     """
     order, end = list(mirrors), time.monotonic() + deadline
     for name, sha256 in files.items():
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             continue
-        part = folder / f".{name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
         reasons: dict[str, list[str]] = {}
         for mirror in list(order):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with open(part, "xb") as file:
+                with atomic(folder / name) as file:
                     found = _receive(mirror + name, file, patience, end, slowest, progress and partial(progress, name))
                     if found != sha256:
                         raise _Unavailable(f"its sha256 {found[:12]}... is not the published {sha256[:12]}...")
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(part, folder / name)
-                _sync_folder(folder)
                 break
             except _Unavailable as error:
                 reasons.setdefault(str(error), []).append(urlsplit(mirror).netloc)
@@ -95,9 +89,6 @@ def fetch(
                 order.append(mirror)
             except OSError as error:  # a cache that cannot be written, a full disk
                 raise DataError(f"{name} cannot be stored in {folder} ({error.strerror or error})") from error
-            finally:
-                with contextlib.suppress(OSError):
-                    part.unlink()
         else:
             told = "; ".join(f"{' and '.join(hosts)}: {why}" for why, hosts in reasons.items())
             raise DataError(f"{name} could not be downloaded ({told or 'no mirror is known'})")
@@ -113,9 +104,8 @@ def _receive(url: str, file: BinaryIO, patience: float, end: float, slowest: flo
     A thread does the waiting: name look-up and TLS know no time limit of their own, and neither does a server that
     sends a byte now and then. It is left behind (as a daemon) when it does not answer.
     """
-    inbox: queue.Queue = queue.Queue(
-        maxsize=16
-    )  # the size of the body or None, its pieces, b"" at the end; or an error
+    # it sends: the size of the body or None, the body in pieces, b"" at its end; or an error
+    inbox: queue.Queue = queue.Queue(maxsize=16)
     given_up = threading.Event()
 
     def put(item: Any) -> bool:
@@ -173,16 +163,6 @@ def _receive(url: str, file: BinaryIO, patience: float, end: float, slowest: flo
     if size is not None and count != size:
         raise _Unavailable(f"broke off after {count} of {size} bytes")
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def check_writable(path: str | os.PathLike) -> Path:
