@@ -1,8 +1,8 @@
 """For whoever works on tensorlite: what is generated from the ops, and the start of a new one. Floor 7.
 
-    python -m tensorlite.dev table [--check]   docs/ops.md, the coverage table
-    python -m tensorlite.dev stubs [--check]   the .pyi files that type checkers read
-    python -m tensorlite.dev new FAMILY OP     a whole small op at the end of tensorlite/ops/FAMILY.py, to be changed
+python -m tensorlite.dev table [--check]   docs/ops.md, the coverage table
+python -m tensorlite.dev stubs [--check]   the .pyi files that type checkers read
+python -m tensorlite.dev new FAMILY OP     a whole small op at the end of tensorlite/ops/FAMILY.py, to be changed
 """
 
 from __future__ import annotations
@@ -20,8 +20,19 @@ from tensorlite.autograd.tensor import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE_FILE = ROOT / "docs" / "ops.md"
-COLUMNS = ("op", "kind", "cases", "reference", "gradient", "second order", "cpu kernel", "cuda kernel", "capture",
-           "methods", "PyTorch")  # fmt: skip
+COLUMNS = (
+    "op",
+    "kind",
+    "cases",
+    "reference",
+    "gradient",
+    "second order",
+    "cpu kernel",
+    "cuda kernel",
+    "capture",
+    "methods",
+    "PyTorch",
+)
 NONE = "·"
 
 HEADER = """\
@@ -33,7 +44,7 @@ Written by `python -m tensorlite.dev table` from the ops themselves; a test fail
   sizes depend on values); a *composite* is made of other ops and gets kernels, capture and gradient from them.
 - **cases**: sample calls that every test below is made from, and calls that must be refused (after the `+`).
 - **reference**: *own* is an independent formula in NumPy, float64; *PyTorch* is compared in the parity run alone.
-- **gradient**: the inputs that have one; *none* where it is not differentiable by nature; *parts* where other ops give it.
+- **gradient**: the inputs that have one; *none* where there is none by nature; *parts* where other ops give it.
 - **second order**: whether the gradient can be differentiated again, or why not.
 - **cpu kernel**, **cuda kernel**: compiled kernels, with the dtypes they take. Every op also runs on plain NumPy.
 - **capture**: how a recorded program would hold it: *step*, *free* (a view costs nothing), *parts*, or *no*.
@@ -41,9 +52,9 @@ Written by `python -m tensorlite.dev table` from the ops themselves; a test fail
 - **PyTorch**: the name it is compared with in the parity run.
 
 From them come the tests of `tests/test_ops.py`: value, shape and dtype against the reference for float64, float32,
-float16 and bfloat16, contiguous and strided, plain and compiled; inputs unmodified; equal bits in a second run; gradient
-and second order against central differences; gradients that arrive strided or expanded; refusals; in place, `out=` and
-overlapping memory. `tests/test_parity.py` compares the same cases with PyTorch.
+float16 and bfloat16, contiguous and strided, plain and compiled; inputs unmodified; equal bits in a second run;
+gradient and second order against central differences; gradients that arrive strided or expanded; refusals; in place,
+`out=` and overlapping memory. `tests/test_parity.py` compares the same cases with PyTorch.
 """
 
 
@@ -58,8 +69,10 @@ def table() -> str:
         parts.append(f"\n## {family}\n\n| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
         parts += ["| " + " | ".join(_row(op)) + " |" for op in sorted(members, key=lambda op: op.name)]
     alone = sorted(op.name for op in TABLE.values() if op.torch is None)
-    parts.append("\n## Not compared with PyTorch\n\nPyTorch has no function of the kind; the reference alone judges "
-                 "them: " + ", ".join(f"`{n}`" for n in alone) + ".")  # fmt: skip
+    parts.append(
+        "\n## Not compared with PyTorch\n\nPyTorch has no function of the kind; the reference alone judges "
+        "them: " + ", ".join(f"`{n}`" for n in alone) + "."
+    )
     return "\n".join(parts) + "\n"
 
 
@@ -67,9 +80,11 @@ def _totals() -> str:
     count = Counter(op.kind for op in TABLE.values())
     calls = [_case_counts(op) for op in TABLE.values()]
     kernels = sum(isinstance(op, Primitive) and bool(op.kernels) for op in TABLE.values())
-    return (f"{len(TABLE)} ops: {count['primitive']} primitives, {count['composite']} composites; "
-            f"{sum(c for c, _ in calls)} cases and {sum(r for _, r in calls)} refusals; {kernels} primitives with "
-            "compiled kernels.")  # fmt: skip
+    return (
+        f"{len(TABLE)} ops: {count['primitive']} primitives, {count['composite']} composites; "
+        f"{sum(c for c, _ in calls)} cases and {sum(r for _, r in calls)} refusals; {kernels} primitives with "
+        "compiled kernels."
+    )
 
 
 def _row(op: Op) -> list[str]:
@@ -99,8 +114,12 @@ def _case_counts(op: Op) -> tuple[int, int]:
 def _kind(op: Op) -> str:
     if not isinstance(op, Primitive):
         return "composite"
-    for word, holds in (("view", op.view), ("effect", op.mutates), ("dynamic", op.dynamic),
-                        ("element-wise", op.elementwise)):  # fmt: skip
+    for word, holds in (
+        ("view", op.view),
+        ("effect", op.mutates),
+        ("dynamic", op.dynamic),
+        ("element-wise", op.elementwise),
+    ):
         if holds:
             return f"primitive, {word}"
     return "primitive"
@@ -211,10 +230,12 @@ def new_op(family: str, name: str) -> int:
     text = path.read_text(encoding="utf-8")
     skeleton = SKELETON.replace("OP", name).replace("FAMILY", path.stem)
     path.write_text(_with_imports(text).rstrip("\n") + "\n" + skeleton, encoding="utf-8")
-    print(f"appended {name} to tensorlite/ops/{path.name}: forward, spec, grad, cases, ref and face; change each.\n"
-          f"Make it public in tensorlite/__init__.py, then:\n"
-          f"  python -m tensorlite.dev table && python -m tensorlite.dev stubs\n"
-          f'  python -m pytest tests/test_ops.py -k "{name}"')  # fmt: skip
+    print(
+        f"appended {name} to tensorlite/ops/{path.name}: forward, spec, grad, cases, ref and face; change each.\n"
+        f"Make it public in tensorlite/__init__.py, then:\n"
+        f"  python -m tensorlite.dev table && python -m tensorlite.dev stubs\n"
+        f'  python -m pytest tests/test_ops.py -k "{name}"'
+    )
     return 0
 
 

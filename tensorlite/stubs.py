@@ -153,10 +153,8 @@ def namespace_stub(module: str) -> str:
         if isinstance(value, types.ModuleType):
             if value.__name__.startswith("tensorlite."):
                 base, _, last = value.__name__.rpartition(".")
-                stub.body.append(
-                    f"from {base} import {last} as {name}" if base != module else f"import {value.__name__} as {name}"
-                )
-        elif hasattr(value, "op") and inspect.isfunction(value):
+                stub.body.append(f"from {base} import {last} as {name}")
+        elif inspect.isfunction(value) and (hasattr(value, "op") or value.__module__ == module):
             stub.name("Tensor", {"Tensor": Tensor})
             stub.body.append(stub.function(name, value, "_Tensor"))
         elif (

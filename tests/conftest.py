@@ -7,6 +7,7 @@ import pathlib
 
 import pytest
 
+
 @pytest.fixture(autouse=True)
 def unchanged_settings():
     """Every test begins from seed 0 and must leave the modes as they were."""

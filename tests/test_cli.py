@@ -172,11 +172,18 @@ def test_version_and_help(capsys):
         assert got == code and out[0].startswith("usage: tensorlite")
 
 
-def program(*argv, **options):
+def program(*argv):
     """The program in a process of its own, as a terminal would start it: open to Ctrl-C."""
     listen = {} if os.name == "nt" else dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    return subprocess.Popen([sys.executable, "-m", "tensorlite", *argv], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, **listen, **options)  # fmt: skip
+    package = os.path.dirname(os.path.dirname(os.path.abspath(tl.__file__)))
+    return subprocess.Popen(
+        [sys.executable, "-m", "tensorlite", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=package),
+        **listen,
+    )
 
 
 def test_as_a_module(place):

@@ -41,8 +41,13 @@ from tensorlite.dtypes import can_cast, float32, float64
 
 EVERY_OP = [pytest.param(op, id=op.name) for op in ops()]
 DIFFERENTIABLE = [pytest.param(op, id=op.name) for op in ops() if op.differentiable]
-GRID = [pytest.param(op, impl, d, layout, id=f"{op.name}-{impl}-{d.name}-{layout}")
-        for op in ops() for impl in implementations(op) for d in FLOATS for layout in LAYOUTS]
+GRID = [
+    pytest.param(op, impl, d, layout, id=f"{op.name}-{impl}-{d.name}-{layout}")
+    for op in ops()
+    for impl in implementations(op)
+    for d in FLOATS
+    for layout in LAYOUTS
+]
 
 
 def report(problems: list) -> None:
@@ -78,19 +83,29 @@ def test_value(op, impl, float_type, layout):
             outputs, written = _seeded(case)
             problems += effects(case, before, written)
             outputs += [t for t in written if not any(t is y for y in outputs)]
-            problems += [f"{case}\n  output {n}: {text}" for n, y in enumerate(outputs)
-                         if isinstance(y, Tensor) and (text := inconsistent(y))]
+            problems += [
+                f"{case}\n  output {n}: {text}"
+                for n, y in enumerate(outputs)
+                if isinstance(y, Tensor) and (text := inconsistent(y))
+            ]
             if expected is not None:
                 if len(outputs) != len(expected):
                     problems.append(f"{case}\n  {len(outputs)} outputs; the reference gives {len(expected)}")
-                problems += [complaint(case, y, r, f"output {n}", float_type)
-                             for n, (y, r) in enumerate(zip(outputs, expected))]
+                problems += [
+                    complaint(case, y, r, f"output {n}", float_type) for n, (y, r) in enumerate(zip(outputs, expected))
+                ]
             twice, written = _seeded(again[k])
             twice += [t for t in written if not any(t is y for y in twice)]
-            problems += [f"{case}\n  output {n} of another run: {text}" for n, y in enumerate(twice)
-                         if isinstance(y, Tensor) and (text := inconsistent(y))]
-            problems += [f"{case}\n  output {n}: another run gave other bits"
-                         for n, (a, b) in enumerate(zip(outputs, twice)) if not same_bits(a, b)]
+            problems += [
+                f"{case}\n  output {n} of another run: {text}"
+                for n, y in enumerate(twice)
+                if isinstance(y, Tensor) and (text := inconsistent(y))
+            ]
+            problems += [
+                f"{case}\n  output {n}: another run gave other bits"
+                for n, (a, b) in enumerate(zip(outputs, twice))
+                if not same_bits(a, b)
+            ]
     report(problems)
 
 
@@ -117,12 +132,7 @@ def effects(case: Case, before: dict, written: list) -> list:
 def test_output_has_memory_of_its_own(op):
     problems = []
     for case in cases(op, float64):
-        outputs = [y for y in case.run() if isinstance(y, Tensor)]
-        inputs = case.tensors()
-        if op.call is not op.function:  # a face may hand back its input (clamp with nothing to do, split of views)
-            continue
-        problems += [f"{case}\n  an output shares memory with {name}" for y in outputs for name, t in inputs.items()
-                     if np.may_share_memory(y._arr, t._arr)]
+        problems += [f"{case}\n  an output shares memory with an input" for *_, shared in runs_of(case) if shared]
     report(problems)
 
 
@@ -156,8 +166,11 @@ def test_refusals(op, float_type):
             problems.append(f"{case}\n  raised {type(error).__name__}({error}); wanted {case.error.__name__}")
         else:
             problems.append(f"{case}\n  was not refused; wanted {case.error.__name__}")
-        problems += [f"{case}\n  {name} was modified by a refused call" for name, t in case.tensors().items()
-                     if t._arr.tobytes() != before[name]]
+        problems += [
+            f"{case}\n  {name} was modified by a refused call"
+            for name, t in case.tensors().items()
+            if t._arr.tobytes() != before[name]
+        ]
     report(problems)
 
 
@@ -166,8 +179,14 @@ def recognisable(op, message: str) -> bool:
     head, colon, rest = message.partition(":")
     heads = {h.strip() for h in head.split(",")}
     return bool(colon and rest.strip()) and all(
-        h == op.name or h in TABLE or hasattr(tl, h) or hasattr(Tensor, h) or hasattr(Tensor, f"__{h}__") or h == getattr(op.call, "__name__", "")
-        for h in heads)
+        h == op.name
+        or h in TABLE
+        or hasattr(tl, h)
+        or hasattr(Tensor, h)
+        or hasattr(Tensor, f"__{h}__")
+        or h == getattr(op.call, "__name__", "")
+        for h in heads
+    )
 
 
 # ---- gradients
@@ -197,11 +216,13 @@ def test_second_order(op):
 
 
 def has_a_derivative(case: Case) -> bool:
-    """Whether finite differences can tell the gradient: not at inf or nan, nor where the op means another one."""
+    """Whether finite differences can tell the gradient: not at nan (or inf inputs), nor where the op means another."""
     if case.op.not_derivative is not None and case.op.not_derivative(case.given):
         return False
-    func_inputs = case.floats()
-    return bool(func_inputs) and all(np.isfinite(t._arr).all() for t in func_inputs)
+    if not all(np.isfinite(t._arr).all() for t in case.floats()):
+        return False
+    outputs = [y for y in outputs_and_written(case)[0] if isinstance(y, Tensor) and y.is_floating_point()]
+    return bool(case.floats()) and not any(np.isnan(y._arr).any() for y in outputs)
 
 
 def failure(case: Case, check, func, inputs) -> str | None:
@@ -220,13 +241,13 @@ def test_gradient_of_each_input_alone(op):
     problems = []
     for k in range(len(cases(op))):
         together = cases(op, float64, requires_grad=True)[k]
-        wanted, outputs = gradients(together)
+        wanted, _ = gradients(together)
         if not wanted:
             continue
         names = [name for name, t in together.tensors().items() if t.requires_grad]
         for n, name in enumerate(names):
             case = cases(op, float64)[k]
-            x = case.tensors()[name].requires_grad_()
+            case.tensors()[name].requires_grad_()
             alone, _ = gradients(case)
             if not nearly(alone[0] if alone else None, wanted[n]):
                 problems.append(f"{case}\n  the gradient of {name} differs when it alone wants one")
@@ -234,7 +255,6 @@ def test_gradient_of_each_input_alone(op):
             exact, _ = gradients(case, create_graph=True)
             if not nearly(exact[n], wanted[n]):
                 problems.append(f"{case}\n  the gradient of {name} differs with create_graph")
-            assert x.is_leaf
     report(problems)
 
 
@@ -248,9 +268,10 @@ def nearly(a: Tensor | None, b: Tensor | None) -> bool:
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_gradient_layouts(op):
-    """Gradients that arrive strided or expanded give what contiguous ones give, are not written to, and are not kept."""
+    """Gradients that arrive strided or expanded give what contiguous ones give; they are not written to, nor kept."""
     problems = []
     for k in range(len(cases(op))):
+
         def fresh(k=k) -> Case:
             return cases(op, float64, requires_grad=True)[k]
 
@@ -259,9 +280,16 @@ def test_gradient_layouts(op):
         values = [np.asarray(rng.uniform(-1, 1, y.shape)) for y in outputs]
         same = [np.full(y.shape, 0.75) for y in outputs]
         for name, plain, arriving in (
-                ("strided", values, [from_array(strided(v)) for v in values]),
-                ("expanded", same, [tl.tensor(0.75, dtype=float64).expand(*y.shape) if y.ndim else
-                                    tl.tensor(0.75, dtype=float64) for y in outputs])):
+            ("strided", values, [from_array(strided(v)) for v in values]),
+            (
+                "expanded",
+                same,
+                [
+                    tl.tensor(0.75, dtype=float64).expand(*y.shape) if y.ndim else tl.tensor(0.75, dtype=float64)
+                    for y in outputs
+                ],
+            ),
+        ):
             before = [g._arr.tobytes() for g in arriving]
             wanted, _ = gradients(fresh(), [from_array(v.copy()) for v in plain])
             case = fresh()
@@ -272,13 +300,16 @@ def test_gradient_layouts(op):
                 problems.append(f"{case}\n  {name} gradient: {type(error).__name__}: {error}")
                 continue
             for n, (a, b) in enumerate(zip(got, wanted)):
-                if (a is None) != (b is None) or (a is not None and not np.allclose(a._arr, b._arr, 1e-12, 1e-12)):
+                if not nearly(a, b):
                     problems.append(f"{case}\n  gradient {n} differs when the incoming gradient is {name}")
             if [g._arr.tobytes() for g in arriving] != before:
                 problems.append(f"{case}\n  backward wrote to the {name} gradient it was given")
-            problems += [f"{case}\n  .grad shares memory with the incoming {name} gradient" for t in case.floats()
-                         for g in arriving if t.grad is not None and t.grad._spec.size
-                         and np.may_share_memory(t.grad._arr, g._arr)]
+            problems += [
+                f"{case}\n  .grad shares memory with the incoming {name} gradient"
+                for t in case.floats()
+                for g in arriving
+                if t.grad is not None and t.grad._spec.size and np.may_share_memory(t.grad._arr, g._arr)
+            ]
     report(problems)
 
 
@@ -328,8 +359,12 @@ def gradients_and_outputs(case: Case) -> tuple:
 
 
 # ---- into, in place, out=
-INTO = [pytest.param(p, impl, id=f"{p.name}-{impl}") for p in primitives() for impl in implementations(p)
-        if not (p.view or p.dynamic or p.mutates or p.multiple or len(p.outputs) != 1)]
+INTO = [
+    pytest.param(p, impl, id=f"{p.name}-{impl}")
+    for p in primitives()
+    for impl in implementations(p)
+    if not (p.view or p.dynamic or p.mutates or p.multiple or len(p.outputs) != 1)
+]
 
 
 @pytest.mark.parametrize(("op", "impl"), INTO)
@@ -339,7 +374,7 @@ def test_into(op, impl):
     with implementation(impl):
         for layout in LAYOUTS:
             for case in cases(op, float32, layout):
-                for arrays, kw in runs_of(case):
+                for arrays, kw, _ in runs_of(case):
                     problems += [f"{case} ({layout})\n  {text}" for text in into_problems(op, arrays, kw)]
     report(problems)
 
@@ -360,8 +395,11 @@ def into_problems(op: Primitive, arrays: tuple, kw: dict) -> list:
             problems.append(f"into {what} gave {dest._arr!r}; a call gives {expected._arr!r}")
         if dest._version == version:
             problems.append(f"into {what} did not count as a write")
-        problems.extend(f"into {what} modified input {n}" for n, (a, old) in enumerate(zip(args, kept))
-                        if old is not None and a._arr.tobytes() != old.tobytes())
+        problems.extend(
+            f"into {what} modified input {n}"
+            for n, (a, old) in enumerate(zip(args, kept))
+            if old is not None and a._arr.tobytes() != old.tobytes()
+        )
 
     check("a new tensor", from_array(np.ones(shape, d.np)), tensors())
     room = np.ones((*shape[:-1], shape[-1] * 2), d.np)[..., ::2] if shape else np.ones((), d.np)
@@ -417,13 +455,16 @@ def test_in_place(op):
             inputs = [t for t in case.floats() if t.requires_grad]
             if expected.requires_grad != y.requires_grad:
                 if expected.dtype is y.dtype:
-                    problems.append(f"{case}\n  {name}: requires_grad is {y.requires_grad}; the op's is "
-                                    f"{expected.requires_grad}")
+                    problems.append(
+                        f"{case}\n  {name}: requires_grad is {y.requires_grad}; the op's is {expected.requires_grad}"
+                    )
             elif inputs and y.requires_grad:
                 start = from_array(np.random.default_rng(2).uniform(-1, 1, y.shape).astype(y.dtype.np))
-                for a, b in zip(tl.autograd.grad(y, inputs, start, allow_unused=True),
-                                tl.autograd.grad(expected, inputs, start, allow_unused=True)):
-                    if (a is None) != (b is None) or a is not None and not np.allclose(a._arr, b._arr, 1e-12, 1e-12):
+                for a, b in zip(
+                    tl.autograd.grad(y, inputs, start, allow_unused=True),
+                    tl.autograd.grad(expected, inputs, start, allow_unused=True),
+                ):
+                    if not nearly(a, b):
                         problems.append(f"{case}\n  {name}: its gradient is not the op's")
     report(problems)
 
@@ -448,8 +489,11 @@ def test_out(op):
 
         shape, d = tuple(expected.shape), expected.dtype
         check("a tensor that fits", from_array(np.ones(shape, d.np)), args)
-        check("a strided tensor", from_array(np.ones((*shape[:-1], shape[-1] * 2), d.np)[..., ::2]
-                                             if shape else np.ones((), d.np)), args)
+        check(
+            "a strided tensor",
+            from_array(np.ones((*shape[:-1], shape[-1] * 2), d.np)[..., ::2] if shape else np.ones((), d.np)),
+            args,
+        )
         check("an empty tensor", tl.empty(0, dtype=d), args)
         for n, a in enumerate(args):
             if isinstance(a, Tensor) and tuple(a.shape) == shape and a.dtype is d:
@@ -458,8 +502,11 @@ def test_out(op):
                 if shape and shape[0]:
                     room = np.ones((shape[0] + 1, *shape[1:]), d.np)
                     room[:-1] = a._arr
-                    check(f"a tensor that overlaps argument {n}", from_array(room[1:]),
-                          [from_array(room[:-1]) if m == n else b for m, b in enumerate(args)])
+                    check(
+                        f"a tensor that overlaps argument {n}",
+                        from_array(room[1:]),
+                        [from_array(room[:-1]) if m == n else b for m, b in enumerate(args)],
+                    )
         if d.is_floating_point:
             with pytest.raises(RuntimeError, match="can't be cast"):
                 op.call(*args, **kwargs, out=tl.zeros(shape, dtype=tl.int64))
@@ -500,6 +547,9 @@ def test_wider_tolerance_is_needed(name, float_type):
     for layout in LAYOUTS:
         for case in cases(op, float_type, layout):
             expected = reference(case)
-            missed |= any(not np.allclose(to_numpy(y), r, *usual, equal_nan=True) for y, r in zip(case.run(), expected)
-                          if isinstance(y, Tensor))
+            missed |= any(
+                not np.allclose(to_numpy(y), r, *usual, equal_nan=True)
+                for y, r in zip(case.run(), expected)
+                if isinstance(y, Tensor)
+            )
     assert missed, f"{name} meets the usual tolerance of {float_type}; take its entry out"

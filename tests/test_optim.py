@@ -14,17 +14,29 @@ from tensorlite.autograd.primitive import TABLE
 from tensorlite.ops import update
 from tensorlite.optim import lr_scheduler as sched
 
-SGDS = [dict(lr=0.1), dict(lr=0.1, momentum=0.9), dict(lr=0.1, momentum=0.9, dampening=0.3), dict(lr=0.05, weight_decay=0.1),
-        dict(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01), dict(lr=0.01, momentum=0.9, maximize=True),
-        dict(lr=0.01, weight_decay=0.1, maximize=True)]
-ADAMS = [dict(lr=0.05), dict(lr=0.05, betas=(0.7, 0.9), eps=1e-3), dict(lr=0.05, weight_decay=0.2),
-         dict(lr=0.05, amsgrad=True), dict(lr=0.05, maximize=True), dict(lr=0.05, amsgrad=True, weight_decay=0.1)]
+SGDS = [
+    dict(lr=0.1),
+    dict(lr=0.1, momentum=0.9),
+    dict(lr=0.1, momentum=0.9, dampening=0.3),
+    dict(lr=0.05, weight_decay=0.1),
+    dict(lr=0.1, momentum=0.8, nesterov=True, weight_decay=0.01),
+    dict(lr=0.01, momentum=0.9, maximize=True),
+    dict(lr=0.01, weight_decay=0.1, maximize=True),
+]
+ADAMS = [
+    dict(lr=0.05),
+    dict(lr=0.05, betas=(0.7, 0.9), eps=1e-3),
+    dict(lr=0.05, weight_decay=0.2),
+    dict(lr=0.05, amsgrad=True),
+    dict(lr=0.05, maximize=True),
+    dict(lr=0.05, amsgrad=True, weight_decay=0.1),
+]
 ALL = [("SGD", k) for k in SGDS] + [(name, k) for name in ("Adam", "AdamW") for k in ADAMS]
 
 
 def problem(lib, values):
     """Parameters of a small regression, and a function that computes its loss."""
-    make = (lambda a: lib.nn.Parameter(lib.from_numpy(a.copy())))
+    make = lambda a: lib.nn.Parameter(lib.from_numpy(a.copy()))
     w, b, scale = (make(a) for a in values["params"])
     x, y = lib.from_numpy(values["x"]), lib.from_numpy(values["y"])
 
@@ -220,32 +232,55 @@ def test_a_step_is_seen_by_the_version_check():
         y.backward()
 
 
-@pytest.mark.parametrize("make,error,text", [
-    (lambda p: optim.SGD(p, lr=-1), ValueError, "Invalid learning rate: -1"),
-    (lambda p: optim.SGD(p, momentum=-1), ValueError, "Invalid momentum value: -1"),
-    (lambda p: optim.SGD(p, weight_decay=-1), ValueError, "Invalid weight_decay value: -1"),
-    (lambda p: optim.SGD(p, nesterov=True), ValueError, "Nesterov momentum requires a momentum and zero dampening"),
-    (lambda p: optim.Adam(p, lr=-1), ValueError, "Invalid learning rate: -1"),
-    (lambda p: optim.Adam(p, eps=-1), ValueError, "Invalid epsilon value: -1"),
-    (lambda p: optim.Adam(p, betas=(1, 0)), ValueError, "Invalid beta parameter at index 0: 1"),
-    (lambda p: optim.AdamW(p, betas=(0, 2)), ValueError, "Invalid beta parameter at index 1: 2"),
-    (lambda p: optim.SGD([], lr=1), ValueError, "optimizer got an empty parameter list"),
-    (lambda p: optim.SGD(p[0], lr=1), TypeError, "should be an iterable of Tensors or dicts"),
-    (lambda p: optim.SGD([1.0], lr=1), TypeError, "can only optimize Tensors"),
-    (lambda p: optim.SGD([p[0] * 2], lr=1), ValueError, "can't optimize a non-leaf Tensor"),
-    (lambda p: optim.SGD(p + p, lr=1), ValueError, "duplicate parameters"),
-    (lambda p: optim.SGD([{"params": p}, {"params": p}], lr=1), ValueError, "more than one parameter group"),
-    (lambda p: optim.SGD(p, lr=1).load_state_dict({"param_groups": [], "state": {}}), ValueError,
-     "different number of parameter groups"),
-    (lambda p: optim.SGD(p, lr=1).load_state_dict({"param_groups": [{"params": []}], "state": {}}), ValueError,
-     "doesn't match the size of optimizer's group"),
-    (lambda p: update.sgd(p, [], lr=1), RuntimeError, "sgd: rows of 1, 0 tensors; wanted equal lengths"),
-    (lambda p: update.sgd_p(tl.ones(()), *p, *p, *p, momentum=0, dampening=0, weight_decay=0, nesterov=False, maximize=False,
-                            first=False), RuntimeError, "sgd: got 3 tensors; wanted as many each of params, grads"),
-    (lambda p: update.sgd(p, p, lr=tl.ones(2)), RuntimeError, r"sgd: lr has shape \(2,\); wanted one element"),
-    (lambda p: sched.StepLR(3, 1), TypeError, "int is not an Optimizer"),
-    (lambda p: sched.StepLR(optim.SGD(p), 1, last_epoch=3), KeyError, "initial_lr"),
-])
+@pytest.mark.parametrize(
+    "make,error,text",
+    [
+        (lambda p: optim.SGD(p, lr=-1), ValueError, "Invalid learning rate: -1"),
+        (lambda p: optim.SGD(p, momentum=-1), ValueError, "Invalid momentum value: -1"),
+        (lambda p: optim.SGD(p, weight_decay=-1), ValueError, "Invalid weight_decay value: -1"),
+        (lambda p: optim.SGD(p, nesterov=True), ValueError, "Nesterov momentum requires a momentum and zero dampening"),
+        (lambda p: optim.Adam(p, lr=-1), ValueError, "Invalid learning rate: -1"),
+        (lambda p: optim.Adam(p, eps=-1), ValueError, "Invalid epsilon value: -1"),
+        (lambda p: optim.Adam(p, betas=(1, 0)), ValueError, "Invalid beta parameter at index 0: 1"),
+        (lambda p: optim.AdamW(p, betas=(0, 2)), ValueError, "Invalid beta parameter at index 1: 2"),
+        (lambda p: optim.SGD([], lr=1), ValueError, "optimizer got an empty parameter list"),
+        (lambda p: optim.SGD(p[0], lr=1), TypeError, "should be an iterable of Tensors or dicts"),
+        (lambda p: optim.SGD([1.0], lr=1), TypeError, "can only optimize Tensors"),
+        (lambda p: optim.SGD([p[0] * 2], lr=1), ValueError, "can't optimize a non-leaf Tensor"),
+        (lambda p: optim.SGD(p + p, lr=1), ValueError, "duplicate parameters"),
+        (lambda p: optim.SGD([{"params": p}, {"params": p}], lr=1), ValueError, "more than one parameter group"),
+        (
+            lambda p: optim.SGD(p, lr=1).load_state_dict({"param_groups": [], "state": {}}),
+            ValueError,
+            "different number of parameter groups",
+        ),
+        (
+            lambda p: optim.SGD(p, lr=1).load_state_dict({"param_groups": [{"params": []}], "state": {}}),
+            ValueError,
+            "doesn't match the size of optimizer's group",
+        ),
+        (lambda p: update.sgd(p, [], lr=1), RuntimeError, "sgd: rows of 1, 0 tensors; wanted equal lengths"),
+        (
+            lambda p: update.sgd_p(
+                tl.ones(()),
+                *p,
+                *p,
+                *p,
+                momentum=0,
+                dampening=0,
+                weight_decay=0,
+                nesterov=False,
+                maximize=False,
+                first=False,
+            ),
+            RuntimeError,
+            "sgd: got 3 tensors; wanted as many each of params, grads",
+        ),
+        (lambda p: update.sgd(p, p, lr=tl.ones(2)), RuntimeError, r"sgd: lr has shape \(2,\); wanted one element"),
+        (lambda p: sched.StepLR(3, 1), TypeError, "int is not an Optimizer"),
+        (lambda p: sched.StepLR(optim.SGD(p), 1, last_epoch=3), KeyError, "initial_lr"),
+    ],
+)
 def test_what_is_refused(make, error, text):
     with pytest.raises(error, match=text):
         make([nn.Parameter(tl.ones(2))])
@@ -294,7 +329,9 @@ def rates(lib, names, count=14, resume=None):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("names", [[n] for n in SCHEDULES] + [["LinearLR", "StepLR"], ["ExponentialLR", "CosineAnnealingLR"]])
+@pytest.mark.parametrize(
+    "names", [[n] for n in SCHEDULES] + [["LinearLR", "StepLR"], ["ExponentialLR", "CosineAnnealingLR"]]
+)
 def test_schedules_are_pytorchs(names):
     torch = pytest.importorskip("torch")
     np.testing.assert_allclose(rates(tl, names), rates(torch, names), rtol=1e-12)

@@ -13,8 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def dev(*arguments, cwd=ROOT):
     """``python -m tensorlite.dev`` in an interpreter of its own, where no test has added ops."""
-    return subprocess.run([sys.executable, "-m", "tensorlite.dev", *arguments], cwd=cwd, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(cwd)}, timeout=120)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "tensorlite.dev", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(cwd)},
+        timeout=120,
+    )
 
 
 @pytest.fixture
@@ -54,14 +60,25 @@ def test_a_new_op_is_whole(copy):
     done = dev("new", "activation", "doubled", cwd=copy)
     assert done.returncode == 0, done.stderr
     assert dev("table", "--check", cwd=copy).returncode == 1
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_ops.py", "-k", "doubled"],
-                          cwd=copy, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(copy)}, timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_ops.py", "-k", "doubled"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(copy)},
+        timeout=300,
+    )
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (("activation", "relu"), "taken"), (("activation", "two words"), "no name"), (("nonsense", "doubled"), "elementwise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("activation", "relu"), "taken"),
+        (("activation", "two words"), "no name"),
+        (("nonsense", "doubled"), "elementwise"),
+    ],
+)
 def test_new_refuses(arguments, says):
     before = {p: p.read_bytes() for p in (ROOT / "tensorlite" / "ops").glob("*.py")}
     done = dev("new", *arguments)

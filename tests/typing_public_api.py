@@ -22,11 +22,12 @@ class Net(nn.Module):
 def arithmetic(x: Tensor, y: Tensor) -> Tensor:
     z = (x + y) * 2.0 - 1 / (y.abs() + 1)
     z = -z @ x.T + x.matmul(y.transpose(0, 1))
-    z = tl.exp(z.clamp(max=3.0)).softmax(dim=-1)
+    z = tl.exp(z.clamp(max=3.0)).softmax(dim=-1).clone()
     z += tl.zeros_like(z)
     z = tl.cat([z, tl.stack([z[0], z[1]])], dim=0)
     mask = (z > 0.1) & ~(z == 1)
-    return tl.where(mask, z, tl.zeros(()))[:, 1:].contiguous().view(-1)
+    kept: Tensor = tl.where(mask, z, tl.zeros(()))
+    return kept[:, 1:].contiguous().view(-1)
 
 
 def properties(x: Tensor) -> tuple[int, int, bool, str]:

@@ -16,8 +16,8 @@ struct Add { template <class T> static T of(T x, T w) { return x + w; } };
 struct Sub { template <class T> static T of(T x, T w) { return x - w; } };
 struct Mul { template <class T> static T of(T x, T w) { return x * w; } };
 struct Div { template <class T> static T of(T x, T w) { return x / w; } };
-// dy where s > 0 else 0, as dy * sign(s): a nan in either comes through
-struct ReluDx { template <class T> static T of(T dy, T s) { return dy * (s > 0 ? T(1) : s == 0 ? T(0) : s < 0 ? T(-1) : s); } };
+// 0 where s <= 0, else dy: where s is nan dy comes through, as in PyTorch
+struct ReluDx { template <class T> static T of(T dy, T s) { return s <= 0 ? T(0) : dy; } };
 
 struct Neg { template <class T> static T of(T x) { return -x; } };
 struct Relu { template <class T> static T of(T x) { return x < 0 ? T(0) : x; } };  // nan < 0 is false: nan stays

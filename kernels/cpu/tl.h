@@ -45,7 +45,12 @@ py::object bind(Py_ssize_t count, Body body) {
                                      Py_TYPE(args[k])->tp_name);
                         return nullptr;
                     }
-                bound->body(args);
+                try {
+                    bound->body(args);
+                } catch (py::error_already_set& error) {  // a body refuses its values by raising
+                    error.restore();
+                    return nullptr;
+                }
                 Py_RETURN_NONE;
             })),
         METH_FASTCALL, nullptr};

@@ -28,11 +28,24 @@ class GradcheckError(GradError):
     """The gradient of a function is not what finite differences say."""
 
 
-def gradcheck(func: Callable, inputs: Any, *, eps: float = 1e-6, atol: float = 1e-5, rtol: float = 1e-3,
-              raise_exception: bool = True, nondet_tol: float = 0.0, check_undefined_grad: bool = True,
-              check_grad_dtypes: bool = False, check_batched_grad: bool = False,
-              check_batched_forward_grad: bool = False, check_forward_ad: bool = False,
-              check_backward_ad: bool = True, fast_mode: bool = False, masked: bool | None = None) -> bool:
+def gradcheck(
+    func: Callable,
+    inputs: Any,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_batched_forward_grad: bool = False,
+    check_forward_ad: bool = False,
+    check_backward_ad: bool = True,
+    fast_mode: bool = False,
+    masked: bool | None = None,
+) -> bool:
     """Compare backward of ``func`` with central differences; True where they agree.
 
     Args:
@@ -53,14 +66,28 @@ def gradcheck(func: Callable, inputs: Any, *, eps: float = 1e-6, atol: float = 1
     >>> tl.autograd.gradcheck(lambda x: x * x.exp(), x)
     True
     """
-    for name, asked in (("check_batched_grad", check_batched_grad), ("check_forward_ad", check_forward_ad),
-                        ("check_batched_forward_grad", check_batched_forward_grad), ("masked", masked)):
+    for name, asked in (
+        ("check_batched_grad", check_batched_grad),
+        ("check_forward_ad", check_forward_ad),
+        ("check_batched_forward_grad", check_batched_forward_grad),
+        ("masked", masked),
+    ):
         if asked:
             raise NotImplementedError(f"gradcheck: {name}=True is not supported; wanted False")
     inputs = _tuple(inputs)
     targets = _checked_inputs(inputs)
-    check = _Check(func, inputs, targets, eps, atol, rtol, nondet_tol, check_grad_dtypes,
-                   check_undefined_grad, 1 if fast_mode else DIRECTIONS)
+    check = _Check(
+        func,
+        inputs,
+        targets,
+        eps,
+        atol,
+        rtol,
+        nondet_tol,
+        check_grad_dtypes,
+        check_undefined_grad,
+        1 if fast_mode else DIRECTIONS,
+    )
     try:
         if check_backward_ad:
             check.run()
@@ -71,11 +98,25 @@ def gradcheck(func: Callable, inputs: Any, *, eps: float = 1e-6, atol: float = 1
     return True
 
 
-def gradgradcheck(func: Callable, inputs: Any, grad_outputs: Any = None, *, eps: float = 1e-6, atol: float = 1e-5,
-                  rtol: float = 1e-3, gen_non_contig_grad_outputs: bool = False, raise_exception: bool = True,
-                  nondet_tol: float = 0.0, check_undefined_grad: bool = True, check_grad_dtypes: bool = False,
-                  check_batched_grad: bool = False, check_fwd_over_rev: bool = False, check_rev_over_rev: bool = True,
-                  fast_mode: bool = False, masked: bool = False) -> bool:
+def gradgradcheck(
+    func: Callable,
+    inputs: Any,
+    grad_outputs: Any = None,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
+    raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_fwd_over_rev: bool = False,
+    check_rev_over_rev: bool = True,
+    fast_mode: bool = False,
+    masked: bool = False,
+) -> bool:
     """``gradcheck`` of the gradient: the second derivatives of ``func``, by inputs and by ``grad_outputs``.
 
     ``grad_outputs`` are drawn at random unless given. The other arguments are those of ``gradcheck``.
@@ -107,17 +148,38 @@ def gradgradcheck(func: Callable, inputs: Any, grad_outputs: Any = None, *, eps:
 
     if not check_rev_over_rev or not (starts and targets):
         return True
-    return gradcheck(first_order, (*inputs, *starts), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
-                     nondet_tol=nondet_tol, check_undefined_grad=check_undefined_grad,
-                     check_grad_dtypes=check_grad_dtypes, check_batched_grad=check_batched_grad, fast_mode=fast_mode,
-                     masked=masked)
+    return gradcheck(
+        first_order,
+        (*inputs, *starts),
+        eps=eps,
+        atol=atol,
+        rtol=rtol,
+        raise_exception=raise_exception,
+        nondet_tol=nondet_tol,
+        check_undefined_grad=check_undefined_grad,
+        check_grad_dtypes=check_grad_dtypes,
+        check_batched_grad=check_batched_grad,
+        fast_mode=fast_mode,
+        masked=masked,
+    )
 
 
 class _Check:
     """One run of gradcheck: a function, its inputs, and how near the two sides must be."""
 
-    def __init__(self, func: Callable, inputs: tuple, targets: dict[int, Tensor], eps: float, atol: float, rtol: float,
-                 nondet_tol: float, check_dtypes: bool, check_undefined: bool, directions: int):
+    def __init__(
+        self,
+        func: Callable,
+        inputs: tuple,
+        targets: dict[int, Tensor],
+        eps: float,
+        atol: float,
+        rtol: float,
+        nondet_tol: float,
+        check_dtypes: bool,
+        check_undefined: bool,
+        directions: int,
+    ):
         self.func, self.inputs, self.targets, self.eps, self.atol, self.rtol = func, inputs, targets, eps, atol, rtol
         self.nondet_tol, self.check_dtypes, self.check_undefined = nondet_tol, check_dtypes, check_undefined
         self.directions = directions
@@ -141,7 +203,9 @@ class _Check:
                 for j in range(len(outputs)):
                     numerical, analytical = float((u[j] * moved[j]).sum()), float((gradients[j][i] * v).sum())
                     if not self._near(numerical, analytical):
-                        raise GradcheckError(self._describe(i, j, x, u[j], gradients[j][i], numerical, analytical, where))
+                        raise GradcheckError(
+                            self._describe(i, j, x, u[j], gradients[j][i], numerical, analytical, where)
+                        )
         again = self._backward(outputs, {0: u[0]})
         for i in self.targets:
             self._repeatable(i, gradients[0][i], again[i])
@@ -177,10 +241,14 @@ class _Check:
                 result[i] = np.zeros(x.shape)
                 continue
             if g._spec.shape != x._spec.shape:
-                raise GradcheckError(f"gradcheck: the gradient of input {i} has shape {tuple(g.shape)}; "
-                                     f"wanted {tuple(x.shape)}, as the input")
+                raise GradcheckError(
+                    f"gradcheck: the gradient of input {i} has shape {tuple(g.shape)}; "
+                    f"wanted {tuple(x.shape)}, as the input"
+                )
             if self.check_dtypes and g.dtype is not x.dtype:
-                raise GradcheckError(f"gradcheck: the gradient of input {i} is {g.dtype}; wanted {x.dtype}, as the input")
+                raise GradcheckError(
+                    f"gradcheck: the gradient of input {i} is {g.dtype}; wanted {x.dtype}, as the input"
+                )
             result[i] = _wide(g)
         return result
 
@@ -188,27 +256,44 @@ class _Check:
         for i in self.targets:
             total = sum(g[i] for g in single)
             if not np.allclose(total, joint[i], rtol=self.rtol, atol=self.atol, equal_nan=True):
-                raise GradcheckError(f"gradcheck: the gradient of input {i} from all outputs together is not the sum of "
-                                     "those from each alone; wanted outputs without a gradient to count as zeros")
+                raise GradcheckError(
+                    f"gradcheck: the gradient of input {i} from all outputs together is not the sum of "
+                    "those from each alone; wanted outputs without a gradient to count as zeros"
+                )
 
     def _repeatable(self, i: int, first: np.ndarray, second: np.ndarray) -> None:
         if first.size and not np.allclose(first, second, rtol=0.0, atol=self.nondet_tol, equal_nan=True):
-            raise GradcheckError(f"gradcheck: backward is not reentrant: two runs differ for input {i} by "
-                                 f"{np.abs(first - second).max():.3g}; wanted at most nondet_tol={self.nondet_tol}")
+            raise GradcheckError(
+                f"gradcheck: backward is not reentrant: two runs differ for input {i} by "
+                f"{np.abs(first - second).max():.3g}; wanted at most nondet_tol={self.nondet_tol}"
+            )
 
     def _constant(self, where: list[int]) -> None:
         """No output has a gradient, so no output may depend on the inputs."""
         for i, x in self.targets.items():
             for j, moved in zip(where, self._difference(x, _direction(self.rng, x.shape), where)):
                 if not np.allclose(moved, 0.0, atol=self.atol):
-                    raise GradcheckError(f"gradcheck: output {j} changes with input {i} but does not require grad; "
-                                         "wanted a differentiable output (numerical gradient for function expected to be "
-                                         "zero)")
+                    raise GradcheckError(
+                        f"gradcheck: output {j} changes with input {i} but does not require grad; "
+                        "wanted a differentiable output (numerical gradient for function expected to be "
+                        "zero)"
+                    )
 
-    def _describe(self, i: int, j: int, x: Tensor, u: np.ndarray, gradient: np.ndarray, numerical: float,
-                  analytical: float, where: list[int]) -> str:
-        text = (f"gradcheck: jacobian mismatch for output {j} with respect to input {i} ({x._spec}): along a random "
-                f"direction central differences give {numerical:.10g} and backward gives {analytical:.10g}")
+    def _describe(
+        self,
+        i: int,
+        j: int,
+        x: Tensor,
+        u: np.ndarray,
+        gradient: np.ndarray,
+        numerical: float,
+        analytical: float,
+        where: list[int],
+    ) -> str:
+        text = (
+            f"gradcheck: jacobian mismatch for output {j} with respect to input {i} ({x._spec}): along a random "
+            f"direction central differences give {numerical:.10g} and backward gives {analytical:.10g}"
+        )
         if x._spec.size > LOCATE_LIMIT:
             return text
         worst, most, wrong = None, -1.0, 0
@@ -219,13 +304,15 @@ class _Check:
             if not self._near(slope, float(gradient[at])):
                 wrong += 1
                 off = abs(slope - float(gradient[at]))
-                if worst is None or off > most or off != off:  # noqa: PLR0124
+                if worst is None or not off <= most:  # nan is the worst of all
                     worst, most = (at, slope, float(gradient[at])), off
         if worst is None:
             return text
         at, slope, found = worst
-        return (f"{text}; {wrong} of {x._spec.size} elements differ, most of all {list(at)}: numerical {slope:.10g}, "
-                f"analytical {found:.10g}")
+        return (
+            f"{text}; {wrong} of {x._spec.size} elements differ, most of all {list(at)}: numerical {slope:.10g}, "
+            f"analytical {found:.10g}"
+        )
 
 
 def _tuple(given: Any) -> tuple:
@@ -238,15 +325,21 @@ def _checked_inputs(inputs: tuple) -> dict[int, Tensor]:
     for k, x in enumerate(inputs):
         if isinstance(x, Tensor) and x.requires_grad and not any(x is other for other in targets.values()):
             if x.dtype is not float64:
-                warnings.warn(f"gradcheck: input #{k} requires gradient and is not a double precision floating point "
-                              f"({x.dtype}); the check will likely fail", stacklevel=3)
+                warnings.warn(
+                    f"gradcheck: input #{k} requires gradient and is not a double precision floating point "
+                    f"({x.dtype}); the check will likely fail",
+                    stacklevel=3,
+                )
             if overlaps_itself(x):
-                raise GradError(f"gradcheck: input {k} has a dimension with stride 0; wanted its own memory for each "
-                                "element (call contiguous() first)")
+                raise GradError(
+                    f"gradcheck: input {k} has a dimension with stride 0; wanted its own memory for each "
+                    "element (call contiguous() first)"
+                )
             targets[k] = x
     if not targets:
-        raise ValueError("gradcheck: expects at least one input tensor to require gradient, but none of them have "
-                         "requires_grad=True")
+        raise ValueError(
+            "gradcheck: expects at least one input tensor to require gradient, but none of them have requires_grad=True"
+        )
     return targets
 
 

@@ -72,6 +72,7 @@ def public(primitive_call: Any, *, method: str | tuple | None = None, in_place: 
             y = primitive_call(input)
             return y if out is None else store(y, out, (input,), entry.name)
     else:
+        entry.public_names = {entry.inputs[1]: "other"}
 
         def function(input: Any, other: Any, *, out: Any = None) -> Tensor:  # type: ignore[misc]
             if not isinstance(input, Tensor):

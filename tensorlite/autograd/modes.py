@@ -90,7 +90,7 @@ class no_grad(_Setting):
 
     changes = {"grad": False}
 
-    def __new__(cls, f: Callable | None = None):
+    def __new__(cls, f: Callable | None = None) -> Any:
         self = object.__new__(cls)
         return self if f is None else self(f)  # @no_grad without parentheses
 
@@ -125,7 +125,7 @@ class set_grad_enabled(_Setting):
 class inference_mode(_Setting):
     """No tape inside, and none may be asked for. Here it is ``no_grad`` that ``is_inference_mode_enabled`` tells."""
 
-    def __new__(cls, mode: Any = True):
+    def __new__(cls, mode: Any = True) -> Any:
         self = object.__new__(cls)
         if callable(mode) and not isinstance(mode, bool):
             self.__init__(True)  # type: ignore[misc]

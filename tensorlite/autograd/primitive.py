@@ -125,6 +125,7 @@ class Primitive(Op):
         self.make_spec: Callable = partial(_broadcast_spec, name) if elementwise else _no_spec
         self.kernels: list[tuple] = []
         self.binder: Callable | None = None
+        self.public_names: dict[str, str] = {}  # of inputs, where those who call know them by another name
         self.cache: dict = {}
         self.symbol = fn.__name__
         self.namespace: dict[str, Any] = {
@@ -243,7 +244,8 @@ class Primitive(Op):
             self.saves = {m: self._saves(m) for m in range(1, 1 << len(tracked))}
             params = [(p, self._default(p)) for p in self.params]
             text.append(template.call_source(self.symbol, self.inputs, self.optional, params, tracked, self.saves,
-                                             view=self.view, numbers=self.numbers and len(self.inputs) > 1))
+                                             view=self.view, numbers=self.numbers and len(self.inputs) > 1,
+                                             public=self.public_names))
             for m in self.saves:
                 wanted = [i for k, i in enumerate(tracked) if m >> k & 1]
                 for prefix, rules, name in (("_rule_", self.arguments, "exact"), ("_fused_", fused, "fused")):

@@ -11,15 +11,17 @@ MAX_INPUTS = 3
 
 
 def call_source(name: str, inputs: Sequence[str], optional: Sequence[str], params: Sequence[tuple[str, str]],
-                tracked: Sequence[str], saves: dict[int, Sequence[str]], *, view: bool, numbers: bool) -> str:
+                tracked: Sequence[str], saves: dict[int, Sequence[str]], *, view: bool, numbers: bool,
+                public: dict[str, str]) -> str:
     """The source of the op's function.
 
     ``params`` are (name, default text); ``tracked`` the inputs that may want a gradient; ``saves[mask]`` the names
-    that the rules of the wanted inputs (bits of ``mask``) ask for, "y" being the output.
+    that the rules of the wanted inputs (bits of ``mask``) ask for, "y" being the output; ``public`` the names of inputs
+    to those who call, where they differ.
     """
-    signature = ", ".join([*(f"{i}=None" if i in optional else i for i in inputs),
+    signature = ", ".join([*(public.get(i, i) + ("=None" if i in optional else "") for i in inputs),
                            *(["*"] if params else []), *(f"{p}{d}" for p, d in params)])
-    code = [f"def {name}({signature}):"]
+    code = [f"def {name}({signature}):", *(f"    {i} = {p}" for i, p in public.items())]
     if numbers:
         first, *others = inputs
         code += [f"    if type({o}) is not Tensor: {o} = lift({o}, {first})" for o in others]

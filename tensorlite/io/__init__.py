@@ -106,8 +106,8 @@ def _read(f: BinaryIO, name: Any, map_location: Any, weights_only: bool) -> Any:
     if head == _PICKLE:
         return _unpickle(f, name, weights_only)
     if head[:4] == b"PK\x03\x04" or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise DataError(f"load: {name}: is a pickle or a file of torch.save; wanted a safetensors file (pickles can run code "
-                        "when they are loaded)")
+        raise DataError(f"load: {name}: is a pickle or a file of torch.save; wanted a safetensors file (pickles can "
+                        "run code when they are loaded)")
     f.seek(start)
     arrays, metadata = safetensors.read(f, size, name)
     place = _placer(map_location)
@@ -117,7 +117,7 @@ def _read(f: BinaryIO, name: Any, map_location: Any, weights_only: bool) -> Any:
     try:
         tree = metadata[_TREE]
         if int(metadata[_TREE_SUM]) != zlib.crc32(tree.encode()):
-            raise DataError(f"load: {name}: was altered: what says how its parts are nested does not match its checksum")
+            raise DataError(f"load: {name}: was altered: how its parts are nested does not match its checksum")
         sums = json.loads(metadata[_SUMS])
         for key, a in arrays.items():
             if sums[key] != _sum(key, a):
@@ -128,13 +128,14 @@ def _read(f: BinaryIO, name: Any, map_location: Any, weights_only: bool) -> Any:
     except DataError:
         raise
     except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"load: {name}: was altered: its metadata is damaged ({type(error).__name__}: {error})") from None
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"load: {name}: was altered: its metadata is damaged ({what})") from None
 
 
 def _unpickle(f: BinaryIO, name: Any, weights_only: bool) -> Any:
     if weights_only:
-        raise DataError(f"load: {name}: holds a pickle, which can run code when it is loaded; pass weights_only=False if you "
-                        "trust who wrote it")
+        raise DataError(f"load: {name}: holds a pickle, which can run code when it is loaded; pass weights_only=False "
+                        "if you trust who wrote it")
     head = f.read(12)
     crc, length = struct.unpack("<IQ", head) if len(head) == 12 else (0, 1)
     data = f.read()

@@ -31,7 +31,7 @@ def raw(array: np.ndarray) -> np.ndarray:
 def write(f: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write contiguous arrays and a table of strings."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    order = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # so that each begins at a multiple of its size
+    order = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # each begins at a multiple of its size
     at = 0
     for name in order:
         a = arrays[name]
@@ -56,11 +56,11 @@ def read(f: BinaryIO, size: int, name: str) -> tuple[dict[str, np.ndarray], dict
     if len(start) < 8:
         raise wrong(f"holds {size} bytes; too short for a safetensors file (empty or cut off?)")
     (length,) = struct.unpack("<Q", start)
-    if length > _HEADER_LIMIT or start[:1] == b"\0":
+    if length > _HEADER_LIMIT:
         raise wrong("is not a safetensors file: it does not begin with the length of a header")
     if length > size - 8:
-        raise wrong(f"is cut off: its header has {length} bytes, and only {size - 8} are there (or it is not a safetensors "
-                    "file)")
+        raise wrong(f"is cut off: its header has {length} bytes, and only {size - 8} are there (or it is not a "
+                    "safetensors file)")
     try:
         header = json.loads(f.read(length))
         if not isinstance(header, dict):
@@ -78,14 +78,14 @@ def read(f: BinaryIO, size: int, name: str) -> tuple[dict[str, np.ndarray], dict
         if code not in _CODES:
             raise wrong(f"tensor {tensor!r} has element type {code}; wanted one of {', '.join(_CODES)}")
         if begin != at or end - begin != math.prod(shape) * _CODES[code].itemsize:
-            raise wrong(f"has a damaged header: tensor {tensor!r} of shape {list(shape)} and type {code} is said to lie at "
-                        f"bytes {begin} to {end}")
+            raise wrong(f"has a damaged header: tensor {tensor!r} of shape {list(shape)} and type {code} is said to "
+                        f"lie at bytes {begin} to {end}")
         at = end
     there = size - 8 - length
     if at != there:
         raise wrong(f"is {'cut off' if there < at else 'too long'}: it holds {there} bytes of tensors; wanted {at}")
     arrays = {}
-    for tensor, (code, shape, begin, _) in sorted(entries.items(), key=lambda e: e[1][2]):
+    for tensor, (code, shape, _, _) in sorted(entries.items(), key=lambda e: e[1][2]):
         arrays[tensor] = a = np.empty(shape, _CODES[code].np)
         if a.nbytes and f.readinto(raw(a).data) != a.nbytes:  # type: ignore[attr-defined]
             raise wrong(f"could not be read to its end: tensor {tensor!r}")

@@ -19,7 +19,7 @@ TAG = "$"  # marks a JSON object that stands for something else than text, numbe
 class Packer:
     """Collects the tensors of an object: ``tree = pack(obj)``, and ``arrays`` by name."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
         self._names: dict[tuple, str] = {}  # tensors on the very same memory are stored once
         self._open: list[int] = []
@@ -36,7 +36,8 @@ class Packer:
             return {**packed, "requires_grad": True} if value.requires_grad else packed
         if isinstance(value, np.ndarray):
             if value.dtype not in dtype.of_numpy:
-                raise TypeError(f"save: {_where(path)} is an array of {value.dtype}; wanted one of {', '.join(dtype.known)}")
+                raise TypeError(f"save: {_where(path)} is an array of {value.dtype}; wanted one of "
+                                f"{', '.join(dtype.known)}")
             return {TAG: "array", "name": self._store(value, path)}
         if isinstance(value, np.generic):
             return self.pack(value.item(), path)
@@ -46,9 +47,10 @@ class Packer:
             return {TAG: "device", "value": str(value)}
         if isinstance(value, (dict, list, tuple)):
             return self._container(value, path)
-        raise TypeError(f"save: {_where(path)} is a {type(value).__module__}.{type(value).__qualname__}; wanted tensors, "
-                        "arrays, numbers, text, None, and lists, tuples and dicts of them (a Module: its state_dict()). "
-                        "save(..., pickle=True) takes anything, but such a file can run code when it is loaded")
+        raise TypeError(f"save: {_where(path)} is a {type(value).__module__}.{type(value).__qualname__}; wanted "
+                        "tensors, arrays, numbers, text, None, and lists, tuples and dicts of them (a Module: its "
+                        "state_dict()). save(..., pickle=True) takes anything, but such a file can run code when it is "
+                        "loaded")
 
     def _container(self, value: Any, path: tuple[str, ...]) -> Any:
         if id(value) in self._open:
@@ -56,7 +58,8 @@ class Packer:
         self._open.append(id(value))
         if isinstance(value, dict):
             tag = "odict" if isinstance(value, OrderedDict) else "dict"
-            packed: Any = {TAG: tag, "items": [[self._key(k, path), self.pack(v, (*path, str(k)))] for k, v in value.items()]}
+            pairs = [[self._key(k, path), self.pack(v, (*path, str(k)))] for k, v in value.items()]
+            packed: Any = {TAG: tag, "items": pairs}
         else:
             items = [self.pack(v, (*path, str(k))) for k, v in enumerate(value)]
             packed = items if isinstance(value, list) else {TAG: "size" if isinstance(value, Size) else "tuple",
@@ -69,7 +72,8 @@ class Packer:
             return self.pack(key)
         if isinstance(key, tuple):
             return {TAG: "tuple", "items": [self._key(k, path) for k in key]}
-        raise TypeError(f"save: {_where(path)} has a key of type {type(key).__name__}; wanted text, numbers, or tuples of them")
+        raise TypeError(f"save: {_where(path)} has a key of type {type(key).__name__}; wanted text, numbers, or tuples "
+                        "of them")
 
     def _store(self, array: np.ndarray, path: tuple[str, ...]) -> str:
         same = (address(array), array.shape, array.strides, array.dtype)

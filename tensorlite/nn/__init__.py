@@ -1,11 +1,47 @@
 """Neural-network layers. Floor 5."""
 
-from tensorlite.nn import init, utils
-from tensorlite.nn.container import *
-from tensorlite.nn.container import Sequential, ModuleList, ModuleDict, ParameterDict, ParameterList
+from tensorlite.nn import functional, init, utils
+from tensorlite.nn.activation import (
+    ELU,
+    GELU,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from tensorlite.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from tensorlite.nn.conv import Conv1d, Conv2d
 from tensorlite.nn.dropout import Dropout, Dropout2d
 from tensorlite.nn.embedding import Embedding
 from tensorlite.nn.linear import Flatten, Identity, Linear, Unflatten
+from tensorlite.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from tensorlite.nn.module import Module
+from tensorlite.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
 from tensorlite.nn.parameter import Buffer, Parameter
+from tensorlite.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+
+__all__ = [
+    "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "AvgPool2d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d",
+    "Buffer", "Conv1d", "Conv2d", "CrossEntropyLoss", "Dropout", "Dropout2d", "ELU", "Embedding", "Flatten", "GELU",
+    "Hardtanh", "HuberLoss", "Identity", "KLDivLoss", "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LogSigmoid",
+    "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter", "ParameterDict",
+    "ParameterList", "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Tanh",
+    "Unflatten", "functional", "init", "utils",
+]

@@ -146,7 +146,8 @@ class ModuleList(_Row):
             else:
                 runs.append([k, k, text])
         lines = [f"({a}): {t}" if a == b else f"({a}-{b}): {b - a + 1} x {t}" for a, b, t in runs]
-        return "ModuleList(" + "".join("\n  " + line.replace("\n", "\n  ") for line in lines) + ("\n)" if lines else ")")
+        body = "".join("\n  " + line.replace("\n", "\n  ") for line in lines)
+        return f"ModuleList({body}" + ("\n)" if lines else ")")
 
     def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
         return self.extend(modules)
@@ -321,7 +322,7 @@ class ParameterDict(Module):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The parameter of this name, or ``default``."""
-        return self[key] if key in self else default
+        return self.__dict__[key] if key in self._keys else default
 
     def pop(self, key: str) -> Any:
         """Take a parameter out and return it."""

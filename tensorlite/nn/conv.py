@@ -56,7 +56,8 @@ class _Conv(Module):
         else:
             self.padding = _sizes(name, padding, n)
         self.transposed, self.output_padding = False, (0,) * n
-        self.weight = Parameter(empty((out_channels, in_channels // groups, *self.kernel_size), device=device, dtype=dtype))
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = Parameter(empty(shape, device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(empty(out_channels, device=device, dtype=dtype))
         else:
@@ -91,7 +92,7 @@ class _Conv(Module):
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
         if self.padding != (0,) * self.dims:
-            parts.append(f"padding={self.padding!r}" if not isinstance(self.padding, str) else f"padding={self.padding}")
+            parts.append(f"padding={self.padding}")
         if self.dilation != (1,) * self.dims:
             parts.append(f"dilation={self.dilation}")
         if self.groups != 1:
@@ -107,8 +108,8 @@ def _extended(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor
     """``x`` with what the mode puts before and after it along ``dim``."""
     n = x.shape[dim]
     if max(before, after) > (n - 1 if mode == "reflect" else n) and mode != "replicate":
-        raise RuntimeError(f"pad: {mode} padding of ({before}, {after}) at dimension {dim} of {tuple(x.shape)}; wanted at "
-                           f"most {n - 1 if mode == 'reflect' else n}")
+        raise RuntimeError(f"pad: {mode} padding of ({before}, {after}) at dimension {dim} of {tuple(x.shape)}; wanted "
+                           f"at most {n - 1 if mode == 'reflect' else n}")
     if mode == "circular":
         left, right = x.narrow(dim, n - before, before), x.narrow(dim, 0, after)
     elif mode == "reflect":

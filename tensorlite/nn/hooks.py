@@ -10,6 +10,7 @@ from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Node, Pick, tick
 from tensorlite.autograd.primitive import Plan
 from tensorlite.autograd.tensor import Tensor, alias, current_node, new
+from tensorlite.ops.create import zeros
 
 
 class Hooks:
@@ -17,11 +18,14 @@ class Hooks:
 
     __slots__ = ("backward", "backward_pre", "forward", "forward_pre")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.forward_pre: dict = {}  # (hook, with_kwargs)
         self.forward: dict = {}  # (hook, with_kwargs, always_call)
         self.backward_pre: dict = {}
         self.backward: dict = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.forward or self.forward_pre or self.backward or self.backward_pre)
 
 
 class Hooked:
@@ -113,7 +117,8 @@ def _before(module: Any, hook: Callable, with_kwargs: bool, args: tuple, kwargs:
     if changed is None:
         return args, kwargs
     if not isinstance(changed, tuple) or len(changed) != 2:
-        raise RuntimeError(f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}.")
+        raise RuntimeError("forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got "
+                           f"{changed}.")
     return changed
 
 
@@ -129,9 +134,10 @@ def _with_backward(module: Any, before: list, after: list, args: tuple, kwargs: 
         seen["output"] = grads
         if not inputs_tracked:
             for hook in after:
-                if hook(module, (None,) * count, grads) is not None:
-                    raise RuntimeError("full backward hook: returned a gradient for inputs none of which requires grad; "
-                                       "wanted None")
+                changed = hook(module, (None,) * count, grads)
+                if changed is not None and not (isinstance(changed, tuple) and all(c is None for c in changed)):
+                    raise RuntimeError("full backward hook: returned a gradient for inputs none of which requires "
+                                       "grad; wanted None")
         return grads
 
     def at_input(grads: tuple) -> tuple:
@@ -142,10 +148,11 @@ def _with_backward(module: Any, before: list, after: list, args: tuple, kwargs: 
     count = len(args)
     inputs_tracked = any(isinstance(a, Tensor) and current_node(a) is not None for a in args)
     if after and inputs_tracked:
-        args = _through(args, at_input, "BackwardHookFunctionBackward")
+        args = _through(args, at_input, zeros_for_others=True)
     output = module.forward(*args, **kwargs)
+    del args  # the hooks must not keep the module's inputs alive
     several = isinstance(output, (tuple, list))
-    passed = _through(tuple(output) if several else (output,), at_output, "BackwardHookFunctionBackward")
+    passed = _through(tuple(output) if several else (output,), at_output)
     return type(output)(passed) if several and not hasattr(output, "_fields") else type(output)(*passed) if several \
         else passed[0]
 
@@ -159,19 +166,27 @@ def _replaced(what: str, grads: tuple, changed: Any) -> tuple:
     return changed
 
 
-def _through(values: tuple, hook: Callable[[tuple], tuple], name: str) -> tuple:
-    """``values`` with its tensors that want a gradient behind one node, whose backward is ``hook``."""
+def _through(values: tuple, hook: Callable[[tuple], tuple], zeros_for_others: bool = False) -> tuple:
+    """``values`` with its tensors that want a gradient behind one node, whose backward is ``hook``.
+
+    ``zeros_for_others``: the hook sees zeros, not None, for tensors that want none (as PyTorch's does for inputs).
+    """
     nodes = [current_node(v) if isinstance(v, Tensor) else None for v in values]
     at = [k for k, n in enumerate(nodes) if n is not None]
     if not at:
         return values
     plan = Plan()
-    plan.name, plan.op, plan.kw, plan.sums, plan.fresh = name, None, {}, None, False
+    others = {k: v._spec for k, v in enumerate(values)
+              if zeros_for_others and isinstance(v, Tensor) and nodes[k] is None}
+    count = len(values)
+    plan.name, plan.op, plan.kw, plan.sums, plan.fresh = "BackwardHookFunctionBackward", None, {}, None, False
     plan.specs = plan.outs = tuple(values[k]._spec for k in at)
     plan.out, plan.single = plan.outs[0], len(at) == 1
 
     def back(g: Any, node: Node) -> Any:
-        grads: list = [None] * len(values)
+        grads: list = [None] * count
+        for k, spec in others.items():
+            grads[k] = zeros(spec.shape, dtype=spec.dtype, device=spec.device)
         for k, part in zip(at, (g,) if plan.single else g):
             grads[k] = part
         found = hook(tuple(grads))

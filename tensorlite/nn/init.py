@@ -57,8 +57,8 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     with no_grad():
         tensor.normal_(mean, std, generator=generator)
         while bool((outside := (tensor < a) | (tensor > b)).any()):
-            again = empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).normal_(mean, std, generator=generator)
-            tensor.copy_(where(outside, again, tensor))
+            again = empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+            tensor.copy_(where(outside, again.normal_(mean, std, generator=generator), tensor))
         return tensor
 
 

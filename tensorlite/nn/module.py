@@ -86,7 +86,7 @@ class Module(Stateful, Hooked):
     training: bool
     forward: Callable[..., Any] = _forward_missing
 
-    def __init__(self):
+    def __init__(self) -> None:
         d = self.__dict__
         d["training"] = True
         d["_parameter_names"] = {}
@@ -96,8 +96,16 @@ class Module(Stateful, Hooked):
     def _call(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooks is None and path_tracker is None and _of_all is None:
             return self.forward(*args, **kwargs)
+        return self._call_with_hooks(args, kwargs)
+
+    def _call_with_hooks(self, args: tuple, kwargs: dict) -> Any:
+        global _of_all
+        if _of_all is not None and not _of_all:  # all were taken away again: calls become cheap again
+            _of_all = None
+        if self._hooks is not None and not self._hooks:
+            self._hooks = None
+        given = [h for h in (_of_all, self._hooks) if h is not None]
         with nullcontext() if path_tracker is None else path_tracker(self):
-            given = [h for h in (_of_all, self._hooks) if h is not None]
             return _hooks.call(self, given, args, kwargs) if given else self.forward(*args, **kwargs)
 
     __call__: Callable[..., Any] = _call
@@ -124,7 +132,8 @@ class Module(Stateful, Hooked):
         parameters = d.get("_parameter_names")
         if parameters is None:
             if isinstance(value, (Parameter, Module, Buffer)):
-                what = "parameters" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else "buffer"
+                kinds = {Module: "module", Buffer: "buffer", Parameter: "parameters"}
+                what = next(name for kind, name in kinds.items() if isinstance(value, kind))
                 raise AttributeError(f"cannot assign {what} before Module.__init__() call")
             object.__setattr__(self, name, value)
         elif isinstance(value, Parameter):
@@ -140,13 +149,13 @@ class Module(Stateful, Hooked):
             self.register_buffer(name, value, persistent)
         elif name in parameters:
             if value is not None:
-                raise TypeError(f"cannot assign '{_type(value)}' as parameter '{name}' (tensorlite.nn.Parameter or None "
-                                "expected)")
+                raise TypeError(f"cannot assign '{_type(value)}' as parameter '{name}' (tensorlite.nn.Parameter or "
+                                "None expected)")
             d[name] = None
         elif name in d["_module_names"]:
             if value is not None:
-                raise TypeError(f"cannot assign '{_type(value)}' as child module '{name}' (tensorlite.nn.Module or None "
-                                "expected)")
+                raise TypeError(f"cannot assign '{_type(value)}' as child module '{name}' (tensorlite.nn.Module or "
+                                "None expected)")
             d[name] = None
         elif name in d["_buffer_names"]:
             if value is not None and not isinstance(value, Tensor):
@@ -188,12 +197,12 @@ class Module(Stateful, Hooked):
         self._check_name("parameter", name, self._parameter_names)
         if param is not None:
             if not isinstance(param, Parameter):
-                raise TypeError(f"cannot assign '{_type(param)}' object to parameter '{name}' (tensorlite.nn.Parameter or "
-                                "None required)")
+                raise TypeError(f"cannot assign '{_type(param)}' object to parameter '{name}' (tensorlite.nn.Parameter "
+                                "or None required)")
             if param.grad_fn is not None:
-                raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created "
-                                 f"explicitly. To express '{name}' as a function of another Tensor, compute the value in "
-                                 "the forward() method.")
+                raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
+                                 f"created explicitly. To express '{name}' as a function of another Tensor, compute "
+                                 "the value in the forward() method.")
         self._parameter_names[name] = None
         self.__dict__[name] = param
 
@@ -207,7 +216,8 @@ class Module(Stateful, Hooked):
             raise AttributeError("cannot assign buffer before Module.__init__() call")
         self._check_name("buffer", name, self._buffer_names)
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{_type(tensor)}' object to buffer '{name}' (tensorlite Tensor or None required)")
+            raise TypeError(f"cannot assign '{_type(tensor)}' object to buffer '{name}' (tensorlite Tensor or None "
+                            "required)")
         self._buffer_names[name] = persistent
         self.__dict__[name] = tensor
 
@@ -255,7 +265,8 @@ class Module(Stateful, Hooked):
         for _, child in self.named_children():
             yield child
 
-    def _named_members(self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+    def _named_members(self, kind: str, prefix: str, recurse: bool,
+                       remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         below = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         for path, module in below:
@@ -367,7 +378,8 @@ class Module(Stateful, Hooked):
             clear_grad(p, set_to_none)
 
     def _apply(self: M, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> M:
-        """Put ``fn(data)`` in the place of every parameter's data, gradient, and buffer. Parameters stay the same objects."""
+        """Put ``fn(data)`` in the place of every parameter's data and gradient (parameters stay the same objects) and
+        of every buffer."""
         if recurse:
             for child in self.children():
                 child._apply(fn)

@@ -33,7 +33,8 @@ class _BatchNorm(Module):
             self.register_parameter(name, Parameter(empty(num_features, **place)) if wanted else None)
         self.register_buffer("running_mean", zeros(num_features, **place) if track_running_stats else None)
         self.register_buffer("running_var", ones(num_features, **place) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", tensor(0, dtype=int64, device=device) if track_running_stats else None)
+        count = tensor(0, dtype=int64, device=device) if track_running_stats else None
+        self.register_buffer("num_batches_tracked", count)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -61,10 +62,9 @@ class _BatchNorm(Module):
                 self.num_batches_tracked.add_(1)
             if self.momentum is None:  # a plain mean over all batches
                 momentum = 1.0 / float(self.num_batches_tracked)
-        known = tracks or not self.training
-        return F.batch_norm(input, self.running_mean if known else None, self.running_var if known else None, self.weight,
-                            self.bias, self.training or self.running_mean is None and self.running_var is None, momentum,
-                            self.eps)
+        of_batch = self.training or (self.running_mean is None and self.running_var is None)
+        mean, var = (self.running_mean, self.running_var) if tracks or not self.training else (None, None)
+        return F.batch_norm(input, mean, var, self.weight, self.bias, of_batch, momentum, self.eps)
 
     def extra_repr(self) -> str:
         return (f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
@@ -74,7 +74,8 @@ class _BatchNorm(Module):
         version = local_metadata.get("version")
         key = prefix + "num_batches_tracked"
         if (version is None or version < 2) and self.track_running_stats and key not in state_dict:
-            state_dict[key] = self.num_batches_tracked if self.num_batches_tracked is not None else tensor(0, dtype=int64)
+            own = self.num_batches_tracked
+            state_dict[key] = tensor(0, dtype=int64) if own is None else own
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
@@ -104,9 +105,8 @@ class LayerNorm(Module):
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
-        self.register_parameter("weight", Parameter(empty(shape, device=device, dtype=dtype)) if elementwise_affine else None)
-        self.register_parameter("bias", Parameter(empty(shape, device=device, dtype=dtype))
-                                if elementwise_affine and bias else None)
+        for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+            self.register_parameter(name, Parameter(empty(shape, device=device, dtype=dtype)) if wanted else None)
         self.reset_parameters()
 
     weight: Parameter | None

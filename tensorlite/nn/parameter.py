@@ -13,7 +13,7 @@ from tensorlite.ops.create import empty
 def _share(cls: type, t: Tensor) -> Any:
     """An object of ``cls`` on the storage and version cell of ``t``, without history."""
     if not isinstance(t, Tensor):
-        raise TypeError(f"{cls.__name__}: got {type(t).__name__}; wanted a Tensor (tensorlite.tensor makes one of numbers)")
+        raise TypeError(f"{cls.__name__}: got {type(t).__name__}; wanted a Tensor (tensorlite.tensor makes one)")
     made = new(cls)
     made._arr, made._spec, made._ver = t._arr, t._spec, t._ver
     made._node = made._view = None
@@ -41,8 +41,8 @@ class Parameter(Tensor):
         p = _share(cls, t)
         if requires_grad:
             if not p._spec.dtype.is_floating_point:
-                raise GradError(f"Parameter: got {p._spec}; wanted a floating-point dtype, or requires_grad=False (only "
-                                "Tensors of floating point dtype can require gradients)")
+                raise GradError(f"Parameter: got {p._spec}; wanted a floating-point dtype, or requires_grad=False "
+                                "(only Tensors of floating point dtype can require gradients)")
             p._node = Leaf()
         return p
 

@@ -30,8 +30,8 @@ class MaxPool2d(Module):
                             return_indices=self.return_indices)
 
     def extra_repr(self) -> str:
-        return (f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
-                f"ceil_mode={self.ceil_mode}")
+        return (f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+                f"dilation={self.dilation}, ceil_mode={self.ceil_mode}")
 
 
 class AvgPool2d(Module):
@@ -53,7 +53,7 @@ class AvgPool2d(Module):
 
 
 class AdaptiveAvgPool2d(Module):
-    """The means of OH x OW windows that cover the image; ``output_size`` is (OH, OW) or one number, None keeps a size."""
+    """The means of OH x OW windows that cover the image; ``output_size`` is (OH, OW) or one number, None keeps."""
 
     def __init__(self, output_size: Any):
         super().__init__()

@@ -73,7 +73,8 @@ class Stateful:
         raise RuntimeError(f"{type(self).__name__}: defines no set_extra_state")
 
     # ---- out
-    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> dict[str, Any]:
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "",
+                   keep_vars: bool = False) -> dict[str, Any]:
         """Every parameter and persistent buffer by its dotted name, detached but sharing memory.
 
         >>> import tensorlite as tl
@@ -110,7 +111,8 @@ class Stateful:
             destination[prefix + EXTRA] = self.get_extra_state()
 
     # ---- back in
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> _IncompatibleKeys:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
+                        assign: bool = False) -> _IncompatibleKeys:
         """Copy values from ``state_dict`` into parameters and buffers of these names.
 
         Args:

@@ -31,7 +31,9 @@ def _(xp, specs, outs):
 @primitive(elementwise=True, torch=None)
 def relu_dx_p(xp, dy, s, out):
     """dy where s > 0, else 0: the gradient of relu from its output s."""
-    xp.multiply(dy, xp.sign(s), out)
+    passes = ~(s <= 0)  # where s is nan too
+    xp.copyto(out, 0)
+    xp.copyto(out, dy, where=passes)
 
 
 relu_p.grad(x=lambda g, y: relu_dx_p(g, y))

@@ -263,7 +263,7 @@ def _many_dw(xp: Any, p: Plan, x: Any, dy: Any, out: Any) -> None:
 # ---- the primitives
 @primitive(name="conv2d", torch="nn.functional.conv2d")
 def conv2d_p(xp, x, w, b=None, out=None, *, stride, padding, dilation, groups):
-    """x (N, C, H, W), w (O, C / groups, KH, KW), b (O,) or None -> (N, O, OH, OW); padding: top, bottom, left, right."""
+    """x (N, C, H, W), w (O, C / groups, KH, KW), b (O,) or None -> (N, O, OH, OW); padding top, bottom, left, right."""
     if not w.size:  # no channels: nothing to add up
         out[...] = 0 if b is None else b.reshape(-1, 1, 1)
         return
@@ -415,7 +415,7 @@ def _(make):
 
 
 def _meetings(size, kernel, out, stride, padding, dilation, groups, channels, features):
-    """Every (output pixel, kernel place, image pixel) that meet, and every (output, input, weight) channel: by loops."""
+    """Indices of every (output, weight, input) that are multiplied: by loops over pixels, kernel places and groups."""
     og, cg = features // groups, channels // groups
     for r in range(out[0]):
         for c in range(out[1]):
@@ -432,8 +432,8 @@ def _ref(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     stride, dilation = _two("conv2d", stride, "stride"), _two("conv2d", dilation, "dilation")
     pad = _padding("conv2d", padding, weight.shape[2:], stride, dilation)
     x = input[None] if input.ndim == 3 else input
-    out = tuple((x.shape[2 + d] + pad[2 * d] + pad[2 * d + 1] - dilation[d] * (weight.shape[2 + d] - 1) - 1) // stride[d] + 1
-                for d in (0, 1))
+    room = [n + pad[2 * d] + pad[2 * d + 1] for d, n in enumerate(x.shape[2:])]
+    out = tuple((r - d * (k - 1) - 1) // s + 1 for r, d, k, s in zip(room, dilation, weight.shape[2:], stride))
     y = np.zeros((x.shape[0], weight.shape[0], *out))
     for (o, r, c), (i, j), (k, h, v) in _meetings(x.shape[2:], weight.shape[2:], out, stride, pad, dilation, groups,
                                                   x.shape[1], weight.shape[0]):
@@ -469,8 +469,8 @@ def _two(name: str, value: Any, what: str, n: int = 2) -> tuple:
     if isinstance(value, (tuple, list)):
         got = tuple(index(name, v) for v in value)
         if len(got) not in (1, n):
-            raise ShapeError(f"{name}: {what} {list(got)}; expected {what} to be a single integer value or a list of {n} "
-                             "values to match the convolution dimensions")
+            raise ShapeError(f"{name}: {what} {list(got)}; expected {what} to be a single integer value or a list of "
+                             f"{n} values to match the convolution dimensions")
         return got * n if len(got) == 1 else got
     return (index(name, value),) * n
 
@@ -493,8 +493,8 @@ def _ranks(name: str, input: Tensor, weight: Tensor, n: int) -> None:
     if weight._spec.ndim != n + 2:
         raise ShapeError(f"{name}: weight {weight._spec.shape}; wanted {n + 2} dimensions")
     if input._spec.ndim not in (n + 1, n + 2):
-        raise ShapeError(f"{name}: expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input of "
-                         f"size: {list(input._spec.shape)}")
+        raise ShapeError(f"{name}: expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input "
+                         f"of size: {list(input._spec.shape)}")
 
 
 @face(conv2d_p)
@@ -569,8 +569,8 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     if bias is not None and bias._spec.shape != (features,):
         raise ShapeError(f"{name}: bias {bias._spec.shape}; expected bias to be 1-dimensional with {features} elements")
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation)) or min(extra) < 0:
-        raise ShapeError(f"{name}: output_padding {extra}; output padding must be smaller than either stride {stride} or "
-                         f"dilation {dilation}")
+        raise ShapeError(f"{name}: output_padding {extra}; output padding must be smaller than either stride {stride} "
+                         f"or dilation {dilation}")
     size = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1
                  for n, s, p, d, k, e in zip(shape[2:], stride, pad, dilation, kernel, extra))
     if min(size) < 1 or min(shape[2:]) < 1:

@@ -1,8 +1,8 @@
 """Batch and layer normalisation. Floor 3.
 
-Both subtract the mean over some dimensions, divide by the standard deviation there, and scale and shift. One kernel does
-that for any dimensions, and one its gradient; they differ in what the scale varies over. ``batch_norm_p`` also moves the
-running statistics: an effect.
+Both subtract the mean over some dimensions, divide by the standard deviation there, and scale and shift. One kernel
+does that for any dimensions, and one its gradient; they differ in what the scale varies over. ``batch_norm_p`` also
+moves the running statistics: an effect.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def _check_parameters(name: str, x: Spec, given: dict, shape: tuple, wanted: str
         if s.shape != shape:
             raise ShapeError(f"{name}: {what} {s.shape} for input {x.shape}; {wanted}")
         if s.dtype is not x.dtype and not (x.dtype.is_half and s.dtype is dtypes.float32):
-            raise DTypeError(f"{name}: {what} is {s.dtype.name} and input {x.dtype.name}; mixed dtype (CPU): wanted one dtype, "
-                             "or float32 beside a half type")
+            raise DTypeError(f"{name}: {what} is {s.dtype.name} and input {x.dtype.name}; mixed dtype (CPU): wanted "
+                             "one dtype, or float32 beside a half type")
         kinds.add(s.dtype)
     if len(kinds) > 1:
         raise DTypeError(f"{name}: got {' and '.join(sorted(k.name for k in kinds))}; wanted one dtype for "
@@ -241,8 +241,8 @@ def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = Non
             [-1.0000,  1.0000]])
     """
     if not isinstance(normalized_shape, (tuple, list)):
-        raise TypeError(f"layer_norm: normalized_shape is {type(normalized_shape).__name__}; argument 'normalized_shape' "
-                        "must be tuple of ints")
+        raise TypeError(f"layer_norm: normalized_shape is {type(normalized_shape).__name__}; argument "
+                        "'normalized_shape' must be tuple of ints")
     shape, own = tuple(normalized_shape), input._spec.shape
     if not shape:
         raise ShapeError("layer_norm: normalized_shape (); expected normalized_shape to be at least 1-dimensional")
@@ -339,8 +339,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
     """(input - mean) / sqrt(var + eps) * weight + bias for each channel of (N, C), (N, C, L), (N, C, H, W), ...
 
-    While ``training`` mean and variance are the batch's own, and the running statistics are moved towards them in place:
-    ``running = (1 - momentum) * running + momentum * new``, the new variance with n - 1. Otherwise the running
+    While ``training`` mean and variance are the batch's own, and the running statistics are moved towards them in
+    place: ``running = (1 - momentum) * running + momentum * new``, the new variance with n - 1. Otherwise the running
     statistics take their place.
 
     >>> import tensorlite as tl
@@ -357,8 +357,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         if (running_mean is None) != (running_var is None):
             raise ShapeError(f"{name}: running_mean and running_var must either both be None or neither be None")
         if count(x, dim) == 1:
-            raise ShapeError(f"{name}: expected more than 1 value per channel when training, got input size {list(x.shape)} "
-                             "(Expected more than 1 value per channel when training)")
+            raise ShapeError(f"{name}: expected more than 1 value per channel when training, got input size "
+                             f"{list(x.shape)} (Expected more than 1 value per channel when training)")
         if eps <= 0:
             raise ValueError(f"{name}: eps {eps}; batch_norm eps must be positive during training")
         return batch_norm_p(input, weight, bias, running_mean, running_var, dim=dim, shape=shape,

@@ -35,8 +35,9 @@ class Grid(NamedTuple):
     @property
     def reach(self) -> tuple[int, int]:
         """The size of an image with its padding, and with what the last windows need beyond it."""
-        return tuple(max((o - 1) * s + d * (k - 1) + 1, n + p) for o, s, d, k, n, p in zip(  # type: ignore[return-value]
+        rows, columns = (max((o - 1) * s + d * (k - 1) + 1, n + p) for o, s, d, k, n, p in zip(
             self.out, self.stride, self.dilation, self.kernel, self.size, self.pad))
+        return rows, columns
 
     @property
     def inside(self) -> tuple:
@@ -89,15 +90,16 @@ def _pooled(name: str, x: Spec, kernel: tuple, stride: tuple, padding: tuple, di
         raise ShapeError(f"{name}: input {x.shape}; wanted (N, C, H, W) or (C, H, W) without empty dimensions but N "
                          "(non-empty 3D or 4D (batch mode) tensor expected for input)")
     if min(kernel) < 1 or min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
-        raise ShapeError(f"{name}: kernel_size {kernel}, stride {stride}, padding {padding}, dilation {dilation}; wanted 1 "
-                         "or more, and padding of 0 or more (pad must be non-negative)")
+        raise ShapeError(f"{name}: kernel_size {kernel}, stride {stride}, padding {padding}, dilation {dilation}; "
+                         "wanted 1 or more, and padding of 0 or more (pad must be non-negative)")
     if any(p > (d * (k - 1) + 1) // 2 for p, d, k in zip(padding, dilation, kernel)):
-        raise ShapeError(f"{name}: padding {padding} for kernel_size {kernel} and dilation {dilation}; pad should be at most "
-                         "half of effective kernel size")
-    out = tuple(windows(name, n, k, s, p, d, ceil) for n, k, s, p, d in zip(x.shape[-2:], kernel, stride, padding, dilation))
+        raise ShapeError(f"{name}: padding {padding} for kernel_size {kernel} and dilation {dilation}; pad should be "
+                         "at most half of effective kernel size")
+    each = zip(x.shape[-2:], kernel, stride, padding, dilation)
+    out = tuple(windows(name, n, k, s, p, d, ceil) for n, k, s, p, d in each)
     if min(out) < 1:
-        raise ShapeError(f"{name}: input {x.shape} with kernel_size {kernel} gives output size {out}; output size is too "
-                         "small")
+        raise ShapeError(f"{name}: input {x.shape} with kernel_size {kernel} gives output size {out}; output size is "
+                         "too small")
     return (*x.shape[:-2], *out)
 
 
@@ -317,8 +319,8 @@ def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     """The largest element of each window of (N, C, H, W) or (C, H, W); the padding counts as -inf.
 
     OH = (H + 2 padding - dilation (kernel_size - 1) - 1) / stride + 1, rounded down, or up with ``ceil_mode`` (but no
-    window starts in the padding behind). ``stride`` is the kernel's size unless said. With ``return_indices`` also where
-    each is, counted row by row in its image.
+    window starts in the padding behind). ``stride`` is the kernel's size unless said. With ``return_indices`` also
+    where each is, counted row by row in its image.
 
     >>> import tensorlite as tl
     >>> tl.nn.functional.max_pool2d(tl.arange(16.0).reshape(1, 4, 4), 2)
@@ -328,7 +330,8 @@ def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     name = "max_pool2d"
     kernel = _two(name, kernel_size, "kernel_size")
     step = kernel if stride is None or stride == () or stride == [] else _two(name, stride, "stride")
-    how = dict(kernel=kernel, stride=step, padding=_two(name, padding, "padding"), dilation=_two(name, dilation, "dilation"))
+    how = dict(kernel=kernel, stride=step, padding=_two(name, padding, "padding"),
+               dilation=_two(name, dilation, "dilation"))
     y, place = max_pool2d_p(input, ceil=bool(ceil_mode), **how)
     return (y, pool_indices_p(place, size=input._spec.shape[-2:], **how)) if return_indices else y
 
@@ -386,7 +389,8 @@ def _(x, *, kernel, stride, padding, ceil, include, divisor):
 
 avg_pool2d_dx_p.spec(lambda dy, *, size, **_: dy.like(*dy.shape[:-2], *size))
 avg_pool2d_p.grad(x=lambda g, x_spec, kernel, stride, padding, ceil, include, divisor: avg_pool2d_dx_p(
-    g, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include, divisor=divisor))
+    g, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include,
+    divisor=divisor))
 avg_pool2d_dx_p.grad(dy=lambda g, kernel, stride, padding, ceil, include, divisor: avg_pool2d_p(
     g, kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include, divisor=divisor))
 
@@ -444,7 +448,8 @@ def _(dy, size, kernel, stride, padding, ceil, include, divisor):
 @face(avg_pool2d_p)
 def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
-    """The mean of each window of (N, C, H, W) or (C, H, W); zeros in the padding count unless ``count_include_pad=False``.
+    """The mean of each window of (N, C, H, W) or (C, H, W). Padding counts as zeros, with ``count_include_pad=False``
+    not at all; ``divisor_override`` takes the place of the number of elements.
 
     >>> import tensorlite as tl
     >>> tl.nn.functional.avg_pool2d(tl.arange(16.0).reshape(1, 4, 4), 2)
@@ -512,7 +517,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 
 @op(torch="nn.functional.adaptive_max_pool2d")
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest elements of OH x OW windows that together cover the image, and with ``return_indices`` where they are."""
+    """The largest elements of OH x OW windows that together cover the image; with ``return_indices`` also where."""
     out = _target("adaptive_max_pool2d", input, output_size)
     shape = input._spec.shape
     size, lead = shape[-2:], shape[:-2]

@@ -203,8 +203,7 @@ def softplus_p(xp, x, out, *, beta, threshold):
     z = x * beta
     # log1p(exp(z)) without overflow
     y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))) / xp.asarray(beta, x.dtype)
-    xp.copyto(out, y)
-    xp.copyto(out, x, where=z > threshold)
+    xp.copyto(out, xp.where(z > threshold, x, y))  # not in two steps: out may be x
 
 
 softplus_p.grad(x=lambda g, x, beta, threshold: where_p(x * beta > threshold, g, g * sigmoid_p(x * beta)))
@@ -278,8 +277,7 @@ leaky_relu_p.grad(x=lambda g, x, slope: where_p(x > 0, g, g * slope))
 def elu_p(xp, x, out, *, alpha):
     """x above 0, alpha * (exp(x) - 1) below."""
     y = xp.expm1(xp.minimum(x, 0)) * alpha
-    xp.copyto(out, y)
-    xp.copyto(out, x, where=x > 0)
+    xp.copyto(out, xp.where(x > 0, x, y))
 
 
 # exp only of what is below 0: where x is large the branch not taken would be inf, and its gradient nan
@@ -332,7 +330,8 @@ def _(make):
     yield RuntimeError, dict(input=make.bools(3))
 
 
-leaky_relu_p.ref(lambda input, negative_slope=0.01: (1 + negative_slope) / 2 * input + (1 - negative_slope) / 2 * abs(input))
+leaky_relu_p.ref(lambda input, negative_slope=0.01: (
+    (1 + negative_slope) / 2 * input + (1 - negative_slope) / 2 * abs(input)))
 elu_p.ref(lambda input, alpha=1.0: input * (input > 0) + alpha * (np.exp(input * (input <= 0)) - 1))
 hardtanh_p.ref(lambda input, min_val=-1.0, max_val=1.0: np.median(
     np.stack([input, np.full(input.shape, min_val), np.full(input.shape, max_val)]), axis=0))

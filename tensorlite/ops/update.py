@@ -23,7 +23,7 @@ PIECE = 65536  # elements: four arrays of a piece fit in a core's second-level c
 
 
 def _check(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...]) -> tuple:
-    """Refuse a table that is not one row of each kind, in the sizes and dtypes of the parameters. There is no output."""
+    """Refuse a table that is not one row of each kind, in the sizes and dtypes of the parameters; no outputs."""
     if lr.size != 1:
         raise ShapeError(f"{name}: lr has shape {lr.shape}; wanted one element")
     if len(tensors) % len(kinds):
@@ -35,8 +35,8 @@ def _check(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...])
                 if t.size != 1:
                     raise ShapeError(f"{name}: one of the steps has shape {t.shape}; wanted one element")
             elif t.shape != p.shape:
-                raise ShapeError(f"{name}: one of the {kind} has shape {t.shape}, its parameter {p.shape}; wanted equal "
-                                 "shapes")
+                raise ShapeError(f"{name}: one of the {kind} has shape {t.shape}, its parameter {p.shape}; wanted "
+                                 "equal shapes")
             elif t.dtype is not p.dtype or not p.dtype.is_floating_point:
                 raise DTypeError(f"{name}: one of the {kind} is {t.dtype}, its parameter {p.dtype}; wanted one "
                                  "floating-point dtype")
@@ -189,7 +189,7 @@ def _(params, grads, momentum_buffers=(), *, lr, momentum=0.0, dampening=0.0, we
 
 def _torch_sgd(torch, params, grads, momentum_buffers=(), *, lr, first=False, **constants):
     buffers = [None if first else b for b in momentum_buffers] or [None] * len(params)
-    settings = {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, "maximize": False, **constants}
+    settings = dict(momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False) | constants
     theirs = import_module("torch.optim.sgd")  # torch.optim hides it under the class
     theirs.sgd(params, grads, buffers, has_sparse_grad=False, foreach=False, lr=lr, **settings)
     for given, b in zip(momentum_buffers, buffers):
@@ -212,7 +212,7 @@ def _adam_writes(count: int, *, amsgrad: bool, **constants: Any) -> tuple[int, .
 
 @primitive(name="adam", mutates=_adam_writes, torch=lambda torch, **case: _torch_adam(torch, **case))
 def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoupled):
-    """One step of Adam on parameters p, gradients g, moments m and v, [greatest v,] and step counts t, which go up by 1.
+    """One step of Adam on parameters p, gradients g, moments m and v, [greatest v,] and step counts t, raised by 1.
 
     g = g + weight_decay p (``decoupled``: p = p - lr weight_decay p instead);  m = m + (1 - b1) (g - m);
     v = b2 v + (1 - b2) g g;  p = p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps).
@@ -267,8 +267,8 @@ def adam(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[T
          maximize: bool = False, decoupled: bool = False) -> tuple[Tensor, ...]:
     """One step of Adam in place; what was written is returned: parameters, the moments, the counts."""
     rows = (params, grads, exp_avgs, exp_avg_sqs, *((max_exp_avg_sqs,) if amsgrad else ()), steps)
-    adam_p(_as_data(lr), *_lists("adam", *rows), betas=tuple(betas), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
-           maximize=maximize, decoupled=decoupled)
+    adam_p(_as_data(lr), *_lists("adam", *rows), betas=tuple(betas), eps=eps, weight_decay=weight_decay,
+           amsgrad=amsgrad, maximize=maximize, decoupled=decoupled)
     return (*params, *exp_avgs, *exp_avg_sqs, *max_exp_avg_sqs, *steps)
 
 
@@ -314,7 +314,7 @@ def _(params, grads, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs=(), *, lr, be
 
 def _torch_adam(torch, params, grads, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs=(), *, lr, betas=(0.9, 0.999),
                 eps=1e-8, decoupled=False, **constants):
-    settings = {"weight_decay": 0.0, "amsgrad": False, "maximize": False, **constants}
+    settings = dict(weight_decay=0.0, amsgrad=False, maximize=False) | constants
     theirs = import_module("torch.optim.adam")
     theirs.adam(params, grads, exp_avgs, exp_avg_sqs, list(max_exp_avg_sqs), steps, foreach=False, lr=lr, eps=eps,
                 beta1=betas[0], beta2=betas[1], decoupled_weight_decay=decoupled, **settings)

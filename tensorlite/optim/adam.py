@@ -56,10 +56,10 @@ class Adam(Optimizer):
         if not params:
             return
         states = [self._started(p, group["amsgrad"]) for p in params]
-        adam(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [s["step"] for s in states],
-             [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else (), lr=group["lr"], betas=group["betas"],
-             eps=group["eps"], weight_decay=group["weight_decay"], amsgrad=group["amsgrad"], maximize=group["maximize"],
-             decoupled=group["decoupled_weight_decay"])
+        adam(params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states],
+             [s["step"] for s in states], [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else (),
+             lr=group["lr"], betas=group["betas"], eps=group["eps"], weight_decay=group["weight_decay"],
+             amsgrad=group["amsgrad"], maximize=group["maximize"], decoupled=group["decoupled_weight_decay"])
 
     def _started(self, p: Tensor, amsgrad: bool) -> dict[str, Tensor]:
         state = self.state[p]

@@ -60,8 +60,8 @@ class LRScheduler:
         """Go to the next epoch (or, where the rates have a closed form, to ``epoch``) and set its rates."""
         if self._step_count == 1 and type(self.optimizer).step is Optimizer.step \
                 and self.optimizer._steps_taken == self._steps_before:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first learning rate of the "
-                          "schedule is skipped. Call `optimizer.step()` first.", UserWarning, stacklevel=2)
+            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first learning rate "
+                          "of the schedule is skipped. Call `optimizer.step()` first.", UserWarning, stacklevel=2)
         self._step_count += 1
         if epoch is None:
             self.last_epoch += 1
@@ -185,8 +185,8 @@ class ExponentialLR(LRScheduler):
 class LinearLR(LRScheduler):
     """A factor that goes in a straight line from start_factor to end_factor over total_iters epochs."""
 
-    def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5,
-                 last_epoch: int = -1):
+    def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
+                 total_iters: int = 5, last_epoch: int = -1):
         if not 0 < start_factor <= 1:
             raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
         if not 0 <= end_factor <= 1:

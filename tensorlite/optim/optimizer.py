@@ -57,8 +57,8 @@ class Optimizer:
         group = dict(param_group)
         params = group["params"]
         if isinstance(params, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors "
-                            "in sets will change between runs. Please use a list instead.")
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
+                            "tensors in sets will change between runs. Please use a list instead.")
         params = [params] if isinstance(params, Tensor) else list(params)
         if params and isinstance(params[0], tuple):
             group["param_names"] = [name for name, _ in params]
@@ -78,8 +78,8 @@ class Optimizer:
         if any(id(p) in taken for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         if self.param_groups and ("param_names" in group) != ("param_names" in self.param_groups[0]):
-            raise ValueError("all optimizer param groups should be with/without names. cannot add param group with names to "
-                             "the optimizer that has groups without them, or the other way round")
+            raise ValueError("all optimizer param groups should be with/without names. cannot add param group with "
+                             "names to the optimizer that has groups without them, or the other way round")
         group["params"] = params
         self.param_groups.append(group)
 
@@ -136,7 +136,8 @@ class Optimizer:
         if len(given) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
         if any(len(a["params"]) != len(b["params"]) for a, b in zip(given, self.param_groups)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's "
+                             "group")
         mine = dict(zip((k for g in given for k in g["params"]), (p for g in self.param_groups for p in g["params"])))
         state: Any = defaultdict(dict)
         for key, value in state_dict["state"].items():

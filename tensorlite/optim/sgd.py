@@ -42,13 +42,14 @@ class SGD(Optimizer):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         refuse_differentiable(differentiable)
         super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
-                                      nesterov=nesterov, maximize=maximize, foreach=foreach, differentiable=differentiable,
-                                      fused=fused))
+                                      nesterov=nesterov, maximize=maximize, foreach=foreach,
+                                      differentiable=differentiable, fused=fused))
 
     def _update(self, group: dict[str, Any]) -> None:
         params, grads = with_gradients(group)
         settings = dict(lr=group["lr"], momentum=group["momentum"], dampening=group["dampening"],
-                        weight_decay=float(group["weight_decay"]), nesterov=group["nesterov"], maximize=group["maximize"])
+                        weight_decay=float(group["weight_decay"]), nesterov=group["nesterov"],
+                        maximize=group["maximize"])
         if not group["momentum"]:
             if params:
                 sgd(params, grads, **settings)
