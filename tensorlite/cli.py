@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.help()
         return 2
     try:
-        code = args.run(args)
+        code: int = args.run(args)
         sys.stdout.flush()
         return code
     except _Usage as error:
@@ -192,6 +192,7 @@ def _newest_weights() -> str:
 
 def _info(args: argparse.Namespace) -> int:
     import platform
+    import textwrap
 
     import numpy as np
 
@@ -205,6 +206,7 @@ def _info(args: argparse.Namespace) -> int:
     rows += [(name, _installed(name)) for name in ("matplotlib", "scikit-learn", "pillow")]
     _table("versions", rows)
 
+    kernels = ", ".join(cpu.kernel_names()) or "none; NumPy does the work"
     build: Any = np.show_config(mode="dicts")
     blas = build.get("Build Dependencies", {}).get("blas", {})
     _table("machine", [
@@ -213,7 +215,7 @@ def _info(args: argparse.Namespace) -> int:
         ("cores", cpu.cores()),
         ("threads", os.environ.get("OMP_NUM_THREADS") or "as many as cores"),
         ("matrix products", f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()),
-        ("compiled kernels", ", ".join(cpu.kernel_names()) or "none; NumPy does the work"),
+        ("compiled kernels", textwrap.fill(kernels, 100, subsequent_indent=" " * 20)),
     ])  # fmt: skip
     _table("switches", [
         (s.name, f"{s.value}{'' if s.value == s.default else f' (default {s.default})'}")

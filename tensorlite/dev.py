@@ -15,7 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from tensorlite.autograd.cases import Make
-from tensorlite.autograd.primitive import TABLE, Op, Primitive
+from tensorlite.autograd.op import Op, TABLE
+from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.tensor import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent

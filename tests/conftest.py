@@ -12,7 +12,7 @@ import pytest
 def unchanged_settings():
     """Every test begins from seed 0 and must leave the modes as they were."""
     import tensorlite as tl
-    from tensorlite.autograd import primitive
+    from tensorlite.autograd import run
     from tensorlite.autograd.modes import mode
     from tensorlite.dtypes import float32, get_default_dtype
 
@@ -21,7 +21,7 @@ def unchanged_settings():
     yield
     assert get_default_dtype() is float32, "the test left another default dtype"
     assert mode().grad and not mode().inference, "the test left another gradient mode"
-    assert primitive._seam is None, "the test left a seam"
+    assert run.seam is None, "the test left a seam"
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,9 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.cases import LAYOUTS, Make
-from tensorlite.autograd.primitive import TABLE, Op, Primitive, execute, set_seam
+from tensorlite.autograd.op import Op, TABLE
+from tensorlite.autograd.primitive import Primitive
+from tensorlite.autograd.run import execute, set_seam
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.backends import cpu
 from tensorlite.dtypes import bfloat16, dtype, float16, float32, float64, get_default_dtype

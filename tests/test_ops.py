@@ -35,7 +35,8 @@ from ops_harness import (
 
 import tensorlite as tl
 from tensorlite.autograd.gradcheck import gradcheck, gradgradcheck
-from tensorlite.autograd.primitive import TABLE, Primitive
+from tensorlite.autograd.op import TABLE
+from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.dtypes import can_cast, float32, float64
 

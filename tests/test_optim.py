@@ -10,7 +10,7 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import nn, optim
-from tensorlite.autograd.primitive import TABLE
+from tensorlite.autograd.op import TABLE
 from tensorlite.ops import update
 from tensorlite.optim import lr_scheduler as sched
 

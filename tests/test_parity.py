@@ -14,7 +14,7 @@ import pytest
 from ops_harness import TOLERANCE, Case, cases, flat, ops, reseed
 
 import tensorlite as tl
-from tensorlite.autograd.primitive import Op
+from tensorlite.autograd.op import Op
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.dtypes import dtype, float32, float64
 

@@ -51,7 +51,7 @@ def test_every_op_has_a_row():
     from tensorlite.dev import table
 
     text = table()
-    from tensorlite.autograd.primitive import TABLE
+    from tensorlite.autograd.op import TABLE
 
     assert all(f"| `{name}` | " in text for name in TABLE)
 

@@ -14,10 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from tensorlite import config
+from tensorlite.autograd import run as running
 from tensorlite.autograd import template
+from tensorlite.autograd.general import attach, general_plan, node_name
 from tensorlite.autograd.modes import mode
-from tensorlite.autograd.node import Node, Pick, tick
+from tensorlite.autograd.node import Node, tick
+from tensorlite.autograd.op import SAME, TABLE, Entry, Op, Plan
+from tensorlite.autograd.pick import pick
+from tensorlite.autograd.run import run
 from tensorlite.autograd.spec import CONTIGUOUS, Spec, spec_of
 from tensorlite.autograd.tensor import Tensor, address, current_node, from_array, needs_grad, new, wrap
 from tensorlite.autograd.views import MULTIPLE, View, assign, check_inplace, previous, touch
@@ -27,76 +31,9 @@ from tensorlite.dtypes import FLOAT, dtype, float32, get_default_dtype, result_t
 from tensorlite.errors import DeviceError, DTypeError, GradError, ShapeError
 from tensorlite.shapes import broadcast
 
-TABLE: dict[str, Primitive | Op] = {}  # every op by name: tests, docs and benchmarks are made from it
 CACHE_LIMIT = 4096  # entries an op keeps; a program with more shapes than that starts over
 _NUMBERS = (int, float, bool)
-_SAME = "same"
 _STUB = (lambda *args, **kw: _first(args, kw)).__code__  # type: ignore[name-defined]  # noqa: F821
-
-
-class Entry:
-    """What a call with these specs and constants comes to: output specs, the kernel picked, plans for going back."""
-
-    __slots__ = ("empty", "fresh", "general", "kernel", "kw", "native", "op", "out", "outs", "plans", "specs")
-
-    op: Primitive
-    specs: tuple  # of the inputs; None for an input left out
-    kw: dict
-    outs: tuple[Spec, ...]
-    out: Spec  # outs[0]
-    empty: Callable  # () -> an array for outs[0]
-    kernel: Callable  # (*arrays, *outputs), or for views (array) -> view
-    fresh: Callable | None  # (*arrays) -> a new array, where the kernel may allocate
-    native: bool  # whether a compiled kernel was picked
-    general: dict  # the same for general ops: which inputs want a gradient -> Plan
-    plans: list  # one Plan for each choice of inputs that want a gradient, as a bit mask
-
-
-class Plan:
-    """How to go back from one node: ``back(g, node)`` gives the wanted inputs' gradients."""
-
-    __slots__ = ("back", "fast", "fresh", "kw", "name", "names", "op", "out", "outs", "single", "specs", "sums")
-
-    back: Callable  # made of differentiable formulas
-    fast: Callable  # the same by fused kernels, where create_graph is not asked for
-    names: tuple  # what a general plan saves, in order
-    fresh: bool  # whether what rules return is their own (no user's function, which may keep it)
-    sums: tuple | None  # shapes to sum the gradients to, where inputs were broadcast
-
-
-class Op:
-    """What every op has, primitive or composed of others: a name, cases, an independent reference, its parity name."""
-
-    kind = "composite"
-
-    def __init__(self, fn: Callable, name: str, torch: Any):
-        self.fn, self.name = fn, name
-        self.torch = name if torch is _SAME else torch  # PyTorch's name, a function (torch, **case), or None
-        self.doc = inspect.getdoc(fn) or ""
-        self.call: Callable = fn  # what cases are run through
-        self.case_makers: list[Callable] = []
-        self.reference: Callable | None = None
-        self.module = fn.__module__
-        self.differentiable = True
-        self.methods: tuple[str, ...] = ()
-        self.in_place: tuple[str, ...] = ()  # methods that write the result into their first argument
-        self.takes_out = False  # whether the public function has PyTorch's ``out=``
-        self.first_order_only = ""  # why its gradient cannot be differentiated again, where that is so
-        self.not_derivative: Callable | None = None  # (case) -> whether its gradient is meant to be another there
-
-    def cases(self, make_cases: Callable) -> Callable:
-        """Sample calls: a generator of dicts of arguments, or of (error class, dict) for calls that must be refused."""
-        self.case_makers.append(make_cases)
-        return make_cases
-
-    def ref(self, reference: Callable) -> Callable:
-        """The value by other means: NumPy arrays in float64 and constants in, array or tuple out."""
-        self.reference = reference
-        return reference
-
-    def nograd(self) -> None:
-        """Say that no input has a gradient (comparisons, indices, counters)."""
-        self.differentiable = False
 
 
 class Primitive(Op):
@@ -131,7 +68,7 @@ class Primitive(Op):
         self.namespace: dict[str, Any] = {
             "__name__": fn.__module__, "cache": self.cache, "miss": self.miss, "Tensor": Tensor, "new": new,
             "mode": mode, "tick": tick, "Node": Node, "View": View, "current_node": current_node, "lift": lift,
-            "wrap": wrap, "seam": _seam, "trace": _trace, "_first": self._first,
+            "wrap": wrap, "seam": running.seam, "trace": running.trace, "_first": self._first,
         }
         self.call = self.function = self._stub()
 
@@ -196,6 +133,7 @@ class Primitive(Op):
         """A function that writes its own text when first called; by then gradient and spec are declared."""
         call: Any = FunctionType(_STUB, self.namespace, self.symbol)
         call.__doc__, call.op, call.__module__ = self.doc, self, self.fn.__module__
+        call.__qualname__ = self.name
         for part in ("spec", "grad", "fused_grad", "bind", "cases", "ref", "nograd", "kernel"):
             setattr(call, part, getattr(self, part))
         return call
@@ -228,8 +166,8 @@ class Primitive(Op):
         """Write and compile the op's text, and its backward's."""
         tracked = self._tracked()
         self.tracked = tracked
-        self.arguments = {i: self._rule_arguments(self.rules[i]) for i in tracked if self.rules.get(i)}
-        fused = {i: self._rule_arguments(r) for i, r in self.fused.items()}
+        self.arguments = {i: self.rule_arguments(self.rules[i]) for i in tracked if self.rules.get(i)}
+        fused = {i: self.rule_arguments(r) for i, r in self.fused.items()}
         text = []
         if self.general:
             star = f"*{self.variadic}" if self.variadic else None
@@ -255,7 +193,7 @@ class Primitive(Op):
                     text.append(template.back_source(name, m, wanted, arguments, self.saves[m], list(self.params),
                                                      self.inputs, prefix))
             for i in tracked:
-                self.namespace[f"_rule_{i}"] = self.rules.get(i) or partial(self._missing, i)
+                self.namespace[f"_rule_{i}"] = self.rules.get(i) or partial(self.missing, i)
                 self.namespace[f"_fused_{i}"] = self.fused.get(i) or self.namespace[f"_rule_{i}"]
         source = "\n\n".join(text)
         stub = self.function
@@ -265,7 +203,7 @@ class Primitive(Op):
         stub.__defaults__ = self.namespace[self.symbol].__defaults__
         self.source = source
 
-    def _rule_arguments(self, rule: Callable) -> list[str]:
+    def rule_arguments(self, rule: Callable) -> list[str]:
         names = list(inspect.signature(rule).parameters)
         known = {"g", "y", "y_spec", "want", *self.inputs, *self.params, *(f"{i}_spec" for i in self.inputs)}
         if unknown := [n for n in names if n not in known]:
@@ -276,7 +214,7 @@ class Primitive(Op):
         used = {a for k, i in enumerate(self.tracked) if mask >> k & 1 for a in self.arguments.get(i, ())}
         return [n for n in [*self.inputs, "y"] if n in used]
 
-    def _missing(self, name: str, g: Tensor) -> Tensor:
+    def missing(self, name: str, g: Tensor) -> Tensor:
         raise GradError(f"{self.name}: the derivative with respect to {name} is not implemented")
 
     # ---- a call, in plain words
@@ -389,51 +327,18 @@ class Primitive(Op):
         e.empty = e.out.empty if e.out is not None else None
         e.native, e.general = False, {}
         e.fresh = None
-        self._pick(e, backend(device))
+        pick(self, e, backend(device))
         e.plans = [None] if self.general else [None, *(self._plan(e, m) for m in self.saves)]
         if len(self.cache) > CACHE_LIMIT:
             self.cache.clear()
         self.cache[key] = e
         return e
 
-    def _pick(self, e: Entry, on: Any) -> None:
-        """Choose the implementation: a compiled kernel whose gate opens, else the plain forward."""
-        given = [s for s in e.specs if s is not None]
-        floats = {s.dtype.short for s in given if s.dtype.is_floating_point}
-        if len(floats) == 1 and all(s.format is CONTIGUOUS for s in given):
-            for device, name, dtypes, when in self.kernels:
-                if device == e.out.device.type and floats <= set(dtypes) and (when is None or when(*e.specs, **e.kw)):
-                    factory = on.kernel(name)
-                    if factory is not None:
-                        e.kernel, e.native = factory(e.specs, e.outs, e.kw), True
-                        return
-        xp = on.xp
-        halves = any(s.dtype.is_half for s in (*given, *e.outs))
-        if self.ufunc is not None:
-            e.kernel = getattr(xp, self.ufunc)
-            if not halves and e.out is not None and e.out.ndim:
-                e.fresh = e.kernel
-        else:
-            bound = self.binder(xp, e.specs, e.outs, **e.kw) if self.binder is not None else None
-            bound, fresh = bound if isinstance(bound, tuple) else (bound, None)
-            e.kernel = bound or partial(self.fn, xp, **e.kw)
-            if not halves and e.out is not None and e.out.ndim:
-                e.fresh = fresh
-        if e.fresh is not None and e.out.format is CONTIGUOUS and any(s.format is not CONTIGUOUS for s in given):
-            e.fresh = None  # NumPy lays its result out as the inputs lie
-        if self.variadic and not self.dynamic and not self.view and self.outputs:
-            e.kernel = _keyword_outputs(e.kernel, len(e.outs), self.outputs)
-        if halves and not (self.view or self.mutates or self.moves or self.dynamic):
-            e.kernel = _in_float32(e.kernel, len(e.outs))
-        if self.signals and not self.view and not self.dynamic:
-            e.kernel = on.quiet(e.kernel)
-            e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
-
     # ---- the tape
     def _plan(self, e: Entry, mask: int) -> Plan:
         p = Plan()
         wanted = [i for k, i in enumerate(self.tracked) if mask >> k & 1]
-        p.op, p.name, p.kw, p.specs, p.out, p.outs = self, _node_name(self.name), e.kw, e.specs, e.out, e.outs
+        p.op, p.name, p.kw, p.specs, p.out, p.outs = self, node_name(self.name), e.kw, e.specs, e.out, e.outs
         p.back = self.namespace[f"exact_back_{mask}"]
         p.fast = self.namespace.get(f"fused_back_{mask}", p.back)
         p.single, p.fresh = len(wanted) == 1, True
@@ -455,72 +360,18 @@ class Primitive(Op):
         node = new(Node)
         node.parents = tuple(nodes[k] for k in wanted)
         if self.general:
-            node.plan, node.saved = self._general_plan(entry, args, wanted, made)
+            node.plan, node.saved = general_plan(self, entry, args, wanted, made)
         else:
             mask = sum(1 << self.tracked.index(self.inputs[k]) for k in wanted)
             node.plan = entry.plans[mask]
             node.saved = tuple(v for s in self.saves[mask]
                                for v in ((made[0]._arr, made[0]._ver) if s == "y" else (args[self.inputs.index(s)],)))
         node.seq = tick()
-        node.extra = None if _trace is None else _trace()
+        node.extra = None if running.trace is None else running.trace()
         return node
 
     def _is_tracked(self, k: int) -> bool:
         return self.inputs[min(k, len(self.inputs) - 1)] in self.tracked
-
-    def _general_plan(self, entry: Entry, args: tuple, wanted: list, made: list) -> tuple[Plan, tuple]:
-        """The plan for an op of any number of inputs and outputs, and what to save for it."""
-        key = tuple(wanted)
-        p = entry.general.get(key)
-        if p is None:
-            p = entry.general[key] = self._make_general_plan(entry, wanted)
-        saved = tuple(v for n in p.names if n != "y"
-                      for v in (args[len(self.inputs) - 1:] if n == self.variadic
-                                else (args[self.inputs.index(n)],)))
-        if "y" in p.names:
-            saved += tuple(v for m in made for v in (m._arr, m._ver))
-        return p, saved
-
-    def _make_general_plan(self, entry: Entry, wanted: list) -> Plan:
-        p = Plan()
-        p.op, p.name, p.kw, p.specs, p.out, p.outs = self, _node_name(self.name), entry.kw, entry.specs, entry.out, entry.outs
-        p.sums, p.single, p.fresh = None, len(wanted) == 1, True
-        rules = [(self.inputs[min(k, len(self.inputs) - 1)], k) for k in wanted]
-        asked = set(self._rule_arguments(self.joint)) if self.joint else {
-            a for i, _ in rules for a in self.arguments.get(i, ())}
-        p.names = tuple(n for n in [*self.inputs, "y"] if n in asked)
-        want = tuple(k in wanted for k in range(len(entry.specs)))
-        p.back = p.fast = partial(self._general_back, rules, asked, want)
-        return p
-
-    def _general_back(self, rules: list, asked: set, want: tuple, g: Any, node: Node) -> Any:
-        """Gradients by the rules, whose arguments are looked up by name. Several outputs come as tuples."""
-        p, saved = node.plan, list(node.saved)
-        values: dict[str, Any] = {"g": g, "want": want, "y_spec": p.out, **p.kw}
-        for k, i in enumerate(self.inputs):
-            many = i == self.variadic
-            values[f"{i}_spec"] = p.specs[k:] if many else p.specs[k]
-            if i in p.names:
-                n = len(p.specs) - k if many else 1
-                values[i] = tuple(saved[:n]) if many else saved[0]
-                del saved[:n]
-        if "y" in p.names:  # rebuilt from what was saved: an output Tensor kept by its own node would be a cycle
-            several = self.multiple or len(p.outs) > 1
-            ys = tuple(wrap(saved[2 * k], o, None if several else node, saved[2 * k + 1]) for k, o in enumerate(p.outs))
-            values["y"] = ys if several else ys[0]
-        if self.joint:
-            found = self.joint(**{n: values[n] for n in asked})
-            grads = [found[k] for _, k in rules]
-        else:
-            grads, lists = [], {}
-            for i, k in rules:
-                rule = self.rules.get(i)
-                if rule is None:
-                    self._missing(i, g)
-                if i not in lists:
-                    lists[i] = rule(**{n: values[n] for n in self.arguments[i]})  # type: ignore[misc]
-                grads.append(lists[i][k - len(self.inputs) + 1] if i == self.variadic else lists[i])
-        return grads[0] if p.single else tuple(grads)
 
     # ---- into a given tensor
     def into(self, dest: Tensor, *args: Any, **kw: Any) -> Tensor:
@@ -552,73 +403,15 @@ class Primitive(Op):
 
     def _dynamic(self, entry: Entry, arrays: tuple) -> Any:
         """An op whose sizes depend on values. It cannot be recorded, and its output has no history of its own."""
-        outs = entry.kernel(*arrays)
+        outs = run(entry, arrays)
         return tuple(map(from_array, outs)) if isinstance(outs, tuple) else from_array(outs)
-
-
-def attach(node: Node | None, made: list) -> None:
-    """Give outputs their node; each of several differentiable ones a Pick of it."""
-    if node is None:
-        return
-    if len(made) == 1 and not node.plan.op.multiple:
-        made[0]._node = node
-        return
-    for k, t in enumerate(made):
-        if t._spec.dtype.is_floating_point and k not in node.plan.op.silent_outputs:
-            t._node = Pick(node, k)
-
-
-# ---- run: where numbers are made
-def run(entry: Entry, arrays: tuple, outs: tuple | None = None) -> Any:
-    """Make an entry's outputs from arrays: the one place that every number passes, here or in the text of a call.
-
-    ``outs`` are buffers to write into; without them the outputs are allocated.
-    """
-    if _seam is not None and not entry.op.view:
-        return _seam(entry, arrays, outs)
-    return execute(entry, arrays, outs)
-
-
-def execute(entry: Entry, arrays: tuple, outs: tuple | None = None) -> Any:
-    """Allocate the outputs and call the kernel. A seam calls this when it wants the ordinary thing done."""
-    if entry.op.view:
-        return entry.kernel(*arrays)
-    if outs is None:
-        if entry.fresh is not None:  # as the text of a call does, so that all calls give the same strides and bits
-            return entry.fresh(*arrays)
-        outs = tuple([o.empty() for o in entry.outs])
-    entry.kernel(*arrays, *outs)
-    return outs if len(outs) != 1 or entry.op.multiple else outs[0]
-
-
-_seam: Callable | None = None
-_trace: Callable | None = None
-
-
-def set_seam(seam: Callable | None, trace: Callable | None = None) -> None:
-    """Send every run through ``seam(entry, arrays) -> outputs``; every new node's ``extra`` comes from ``trace()``."""
-    global _seam, _trace
-    _seam, _trace = seam, trace
-    for op in TABLE.values():
-        if isinstance(op, Primitive):
-            op.namespace["seam"], op.namespace["trace"] = seam, trace
-
-
-def forget_picks(_: Any = None) -> None:
-    """Drop every cached choice of kernel, so that the next calls choose anew."""
-    for op in TABLE.values():
-        if isinstance(op, Primitive):
-            op.cache.clear()
-
-
-config.KERNELS.listeners.append(forget_picks)
 
 
 # ---- registration
 def primitive(fn: Callable | None = None, *, name: str | None = None, elementwise: bool = False,
               ufunc: str | None = None, view: bool = False, dynamic: bool = False, mutates: Any = (),
               numbers: bool | None = None, floats: bool = False, out_dtype: dtype | None = None, signals: bool = True,
-              promotes: tuple | None = None, alias: str | None = None, torch: Any = "same") -> Any:
+              promotes: tuple | None = None, alias: str | None = None, torch: Any = SAME) -> Any:
     """Make an op of ``def f(xp, x, w, out, *, constant)``: array module, inputs, the buffer to fill, constants.
 
     Args:
@@ -683,34 +476,3 @@ def _number_type(value: Any) -> dtype:
     from tensorlite.dtypes import int64
 
     return bool_ if isinstance(value, bool) else int64 if isinstance(value, int) else get_default_dtype()
-
-
-def _in_float32(kernel: Callable, outputs: int) -> Callable:
-    """``kernel`` for half types: computed in float32, rounded once when stored."""
-
-    def rounded(*arrays):
-        inputs, outs = arrays[:-outputs], arrays[-outputs:]
-        wide = [a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
-                for a in inputs]
-        temps = [np.empty(o.shape, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
-        kernel(*wide, *temps)
-        for o, t in zip(outs, temps):
-            if o is not t:
-                o[...] = t
-
-    return rounded
-
-
-def _keyword_outputs(kernel: Callable, outputs: int, names: list[str]) -> Callable:
-    def call(*arrays):
-        kernel(*arrays[:-outputs], **dict(zip(names, arrays[-outputs:])))
-
-    return call
-
-
-def _node_name(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_")) + "Backward0"
-
-
-__all__ = ["TABLE", "Entry", "Op", "Plan", "Primitive", "ShapeError", "DTypeError", "execute", "float32", "primitive",
-           "run", "set_seam", "touch"]

@@ -18,7 +18,8 @@ import numpy as np
 
 from tensorlite import config
 from tensorlite.autograd.node import Extra, Node
-from tensorlite.autograd.primitive import Entry, execute, set_seam
+from tensorlite.autograd.op import Entry
+from tensorlite.autograd.run import execute, set_seam
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import AnomalyError
 

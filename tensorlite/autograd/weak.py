@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ def lift(value: Any, like: Any) -> Any:
     d = like._spec.dtype
     if _CATEGORY[kind] > d.category:
         d = get_default_dtype() if kind is float else int64
-    key = (value, kind, d)
+    key = (value or str(value), kind, d)  # 0.0 == -0.0, but they are two numbers
     found = _cache.get(key)
     if found is not None:
         return found
@@ -37,8 +36,7 @@ def lift(value: Any, like: Any) -> Any:
         with np.errstate(over="ignore"):
             array = np.asarray(value).astype(d.np)
     made = from_array(array)
-    if kind is not float or (value == value and (value or math.copysign(1.0, value) > 0)):  # noqa: PLR0124
-        if len(_cache) > 4096:  # neither nan nor -0.0 is a good key
-            _cache.clear()
-        _cache[key] = made
+    if len(_cache) > 4096:
+        _cache.clear()
+    _cache[key] = made
     return made

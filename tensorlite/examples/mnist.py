@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -181,7 +181,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def progress_bar(total: int | None, title: str, unit: str = " images"):
+def progress_bar(total: int | None, title: str, unit: str = " images") -> Any:
     """A bar on standard error while it is a terminal, nothing otherwise; gone when it is full."""
     from tqdm import tqdm
 
@@ -192,7 +192,8 @@ class Download:
     """A bar that appears with the first byte of a file."""
 
     def __init__(self) -> None:
-        self.name, self.bar = "", None
+        self.name = ""
+        self.bar: Any = None
 
     def advance(self, name: str, count: int, size: int | None) -> None:
         if name != self.name:
@@ -203,6 +204,6 @@ class Download:
     def __enter__(self) -> Download:
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: Any) -> None:
         if self.bar is not None:
             self.bar.close()

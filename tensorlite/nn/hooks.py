@@ -8,7 +8,7 @@ from typing import Any
 from tensorlite.autograd import primitive
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Node, Pick, tick
-from tensorlite.autograd.primitive import Plan
+from tensorlite.autograd.op import Plan
 from tensorlite.autograd.tensor import Tensor, alias, current_node, new
 from tensorlite.ops.create import zeros
 

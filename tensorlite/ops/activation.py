@@ -30,10 +30,8 @@ def _(xp, specs, outs):
 
 @primitive(elementwise=True, torch=None)
 def relu_dx_p(xp, dy, s, out):
-    """dy where s > 0, else 0: the gradient of relu from its output s."""
-    passes = ~(s <= 0)  # where s is nan too
-    xp.copyto(out, 0)
-    xp.copyto(out, dy, where=passes)
+    """0 where s <= 0, else dy: the gradient of relu from its output s."""
+    xp.copyto(out, xp.where(s <= 0, xp.zeros((), out.dtype), dy))  # where s is nan, dy comes through
 
 
 relu_p.grad(x=lambda g, y: relu_dx_p(g, y))

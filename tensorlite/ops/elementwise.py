@@ -10,7 +10,8 @@ from typing import Any
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method, op, public
-from tensorlite.autograd.primitive import primitive, run
+from tensorlite.autograd.primitive import primitive
+from tensorlite.autograd.run import run
 from tensorlite.autograd.spec import Spec, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift

@@ -8,6 +8,7 @@ is written in place, a piece at a time that stays in the cache, with a temporary
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -53,7 +54,8 @@ def _as_data(lr: Any) -> Tensor:
     return lr if isinstance(lr, Tensor) else from_array(np.asarray(lr, np.float64))
 
 
-def _written(kinds: Sequence[int], of: int, count: int) -> tuple[int, ...]:
+@lru_cache
+def _written(kinds: tuple[int, ...], of: int, count: int) -> tuple[int, ...]:
     """The positions of these kinds, of so many, among ``count`` inputs that begin with the learning rate."""
     n = (count - 1) // of
     return tuple(1 + k * n + i for k in kinds for i in range(n))
@@ -207,7 +209,7 @@ def _adam_kinds(amsgrad: bool) -> tuple[str, ...]:
 
 def _adam_writes(count: int, *, amsgrad: bool, **constants: Any) -> tuple[int, ...]:
     kinds = len(_adam_kinds(amsgrad))
-    return _written([k for k in range(kinds) if k != 1], kinds, count)
+    return _written((0, *range(2, kinds)), kinds, count)
 
 
 @primitive(name="adam", mutates=_adam_writes, torch=lambda torch, **case: _torch_adam(torch, **case))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
         raise DataError(f"{path}: {error.strerror or error}; wanted an IDX file that can be read") from error
 
 
-def _read(path: Path, file: IO[bytes]) -> np.ndarray:
+def _read(path: Path, file: io.BufferedIOBase) -> np.ndarray:
     head = _take(path, file, 0, 4, "the header")
     if head[:2] != b"\0\0" or head[2] not in TYPES:
         raise DataError(
@@ -49,10 +49,11 @@ def _read(path: Path, file: IO[bytes]) -> np.ndarray:
     end = start + len(values)
     if _take(path, file, end, 1, "", partly=True):
         raise DataError(f"{path}: offset {end}: more bytes follow; wanted the end after values of shape {tuple(sizes)}")
-    return np.frombuffer(values, dtype).astype(dtype.newbyteorder("=")).reshape(sizes)
+    array: np.ndarray = np.frombuffer(values, dtype).astype(dtype.newbyteorder("=")).reshape(sizes)
+    return array
 
 
-def _take(path: Path, file: IO[bytes], start: int, count: int, what: str, partly: bool = False) -> bytearray:
+def _take(path: Path, file: io.BufferedIOBase, start: int, count: int, what: str, partly: bool = False) -> bytearray:
     """``count`` bytes, read in pieces: a broken header must not make us ask for memory that its file cannot fill."""
     got = bytearray()
     while len(got) < count:

@@ -93,8 +93,8 @@ def download(
 
 def read(paths: Sequence[Path]) -> Digits:
     """The digits in four files: training images and labels, test images and labels."""
-    arrays = [read_idx(path) for path in paths]
-    for images, labels, at in ((arrays[0], arrays[1], 0), (arrays[2], arrays[3], 2)):
+    train_images, train_labels, test_images, test_labels = (read_idx(path) for path in paths)
+    for images, labels, at in ((train_images, train_labels, 0), (test_images, test_labels, 2)):
         if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) < 2:
             raise DataError(
                 f"{paths[at]}: offset 4: {images.dtype} values of shape {images.shape}; wanted uint8 of "
@@ -108,7 +108,7 @@ def read(paths: Sequence[Path]) -> Digits:
         if labels.max() > 9:
             k = int(np.argmax(labels > 9))
             raise DataError(f"{paths[at + 1]}: offset {8 + k}: label {labels[k]}; wanted 0 to 9")
-    return Digits(*arrays, source=str(Path(paths[0]).parent))
+    return Digits(train_images, train_labels, test_images, test_labels, str(Path(paths[0]).parent))
 
 
 def from_sklearn(reason: Exception | None = None) -> Digits:
