@@ -31,6 +31,18 @@ from tensorlite.dtypes import (
 from tensorlite.ops.activation import (
     log_softmax as log_softmax, relu as relu, sigmoid as sigmoid, softmax as softmax, tanh as tanh,
 )
+from tensorlite.ops.cast import (
+    clone as clone,
+)
+from tensorlite.ops.choice import (
+    clamp as clamp, clamp as clip, maximum as maximum, minimum as minimum, where as where,
+)
+from tensorlite.ops.compare import (
+    bitwise_and as bitwise_and, bitwise_not as bitwise_not, bitwise_or as bitwise_or, bitwise_xor as bitwise_xor, eq
+    as eq, ge as ge, gt as gt, isfinite as isfinite, isinf as isinf, isnan as isnan, le as le, logical_and as
+    logical_and, logical_not as logical_not, logical_or as logical_or, logical_xor as logical_xor, lt as lt, ne as
+    ne,
+)
 from tensorlite.ops.conv import (
     conv1d as conv1d, conv2d as conv2d, conv_transpose2d as conv_transpose2d,
 )
@@ -44,14 +56,13 @@ from tensorlite.ops.diagonal import (
     diag as diag, diag_embed as diag_embed, diagonal as diagonal, tril as tril, triu as triu,
 )
 from tensorlite.ops.elementwise import (
-    abs as abs, abs as absolute, add as add, bitwise_and as bitwise_and, bitwise_not as bitwise_not, bitwise_or as
-    bitwise_or, bitwise_xor as bitwise_xor, ceil as ceil, clamp as clamp, clamp as clip, clone as clone, cos as cos,
-    div as div, div as divide, eq as eq, exp as exp, floor as floor, floor_divide as floor_divide, ge as ge, gt as
-    gt, isfinite as isfinite, isinf as isinf, isnan as isnan, le as le, log as log, logical_and as logical_and,
-    logical_not as logical_not, logical_or as logical_or, logical_xor as logical_xor, lt as lt, maximum as maximum,
-    minimum as minimum, mul as mul, mul as multiply, ne as ne, neg as neg, neg as negative, pow as pow, reciprocal
-    as reciprocal, remainder as remainder, round as round, rsqrt as rsqrt, sign as sign, sin as sin, sqrt as sqrt,
-    square as square, sub as sub, sub as subtract, div as true_divide, trunc as trunc, where as where,
+    abs as abs, abs as absolute, add as add, div as div, div as divide, floor_divide as floor_divide, mul as mul,
+    mul as multiply, neg as neg, neg as negative, pow as pow, remainder as remainder, sign as sign, sub as sub, sub
+    as subtract, div as true_divide,
+)
+from tensorlite.ops.functions import (
+    ceil as ceil, cos as cos, exp as exp, floor as floor, log as log, reciprocal as reciprocal, round as round,
+    rsqrt as rsqrt, sin as sin, sqrt as sqrt, square as square, trunc as trunc,
 )
 from tensorlite.ops.gather import (
     gather as gather, scatter as scatter, scatter_add as scatter_add, take_along_dim as take_along_dim,
@@ -59,12 +70,22 @@ from tensorlite.ops.gather import (
 from tensorlite.ops.index import (
     index_put as index_put, masked_select as masked_select,
 )
+from tensorlite.ops.join import (
+    cat as cat, chunk as chunk, concat as concat, concatenate as concatenate, flip as flip, split as split,
+    split_with_sizes as split_with_sizes, stack as stack, tile as tile, unbind as unbind,
+)
 from tensorlite.ops.linalg import (
     addmm as addmm, bmm as bmm, dot as dot, matmul as matmul, mm as mm, mv as mv, outer as outer,
 )
 from tensorlite.ops.mask import (
     allclose as allclose, argwhere as argwhere, equal as equal, isclose as isclose, masked_fill as masked_fill,
     nonzero as nonzero,
+)
+from tensorlite.ops.norm import (
+    batch_norm as batch_norm, layer_norm as layer_norm,
+)
+from tensorlite.ops.pool import (
+    max_pool2d as max_pool2d,
 )
 from tensorlite.ops.random import (
     bernoulli as bernoulli, default_generator as default_generator, dropout as dropout, Generator as Generator,
@@ -82,12 +103,15 @@ from tensorlite.ops.rows import (
     as index_select,
 )
 from tensorlite.ops.shape import (
-    broadcast_shapes as broadcast_shapes, broadcast_tensors as broadcast_tensors, broadcast_to as broadcast_to, cat
-    as cat, chunk as chunk, concat as concat, concatenate as concatenate, flatten as flatten, flip as flip, movedim
-    as movedim, narrow as narrow, permute as permute, reshape as reshape, select as select, split as split,
-    split_with_sizes as split_with_sizes, squeeze as squeeze, stack as stack, swapaxes as swapaxes, swapdims as
-    swapdims, t as t, tile as tile, transpose as transpose, unbind as unbind, unflatten as unflatten, unsqueeze as
-    unsqueeze,
+    broadcast_shapes as broadcast_shapes, broadcast_tensors as broadcast_tensors, broadcast_to as broadcast_to,
+    flatten as flatten, movedim as movedim, permute as permute, reshape as reshape, squeeze as squeeze, swapaxes as
+    swapaxes, swapdims as swapdims, t as t, transpose as transpose, unflatten as unflatten, unsqueeze as unsqueeze,
+)
+from tensorlite.ops.slices import (
+    narrow as narrow, select as select,
+)
+from tensorlite.ops.smooth import (
+    erf as erf,
 )
 from tensorlite.ops.sort import (
     argsort as argsort, sort as sort, topk as topk, unique as unique,

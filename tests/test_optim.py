@@ -203,7 +203,7 @@ def test_groups_closures_and_hooks():
 
 def test_one_optimizer_op_a_group(values):
     """A step is one effect for all tensors of a group, whatever their number."""
-    from tensorlite.autograd import primitive
+    from tensorlite.autograd import run
 
     params, loss = problem(tl, values)
     opt = optim.Adam(params)
@@ -213,13 +213,13 @@ def test_one_optimizer_op_a_group(values):
 
     def seam(entry, arrays, outs):
         ran.append(entry.op.name)
-        return primitive.execute(entry, arrays, outs)
+        return run.execute(entry, arrays, outs)
 
-    primitive.set_seam(seam)
+    run.set_seam(seam)
     try:
         opt.step()
     finally:
-        primitive.set_seam(None)
+        run.set_seam(None)
     assert ran == ["adam"]
 
 

@@ -6,9 +6,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from tensorlite.autograd.general import attach
 from tensorlite.autograd.modes import mode, no_grad
 from tensorlite.autograd.node import Node, Pick, tick
-from tensorlite.autograd.general import attach
 from tensorlite.autograd.op import Plan
 from tensorlite.autograd.tensor import Tensor, alias, current_node, new, wrap
 from tensorlite.autograd.views import rebase, touch

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tensorlite.autograd.op import Op, TABLE
+from tensorlite.autograd.op import TABLE, Op
 from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.tensor import Tensor, needs_grad
 from tensorlite.autograd.views import inplace, touch

@@ -27,8 +27,8 @@ from tensorlite.autograd.tensor import Tensor, address, current_node, from_array
 from tensorlite.autograd.views import MULTIPLE, View, assign, check_inplace, previous, touch
 from tensorlite.autograd.weak import lift
 from tensorlite.backends import CPU, backend
-from tensorlite.dtypes import FLOAT, dtype, float32, get_default_dtype, result_type
-from tensorlite.errors import DeviceError, DTypeError, GradError, ShapeError
+from tensorlite.dtypes import FLOAT, dtype, get_default_dtype, result_type
+from tensorlite.errors import DeviceError, GradError
 from tensorlite.shapes import broadcast
 
 CACHE_LIMIT = 4096  # entries an op keeps; a program with more shapes than that starts over

@@ -66,7 +66,7 @@ def _formatter(values: np.ndarray, d: dtypes.dtype) -> Any:
 
     def text(v: float) -> str:
         if not math.isfinite(v):
-            return "nan" if v != v else "inf" if v > 0 else "-inf"  # noqa: PLR0124
+            return "nan" if v != v else "inf" if v > 0 else "-inf"
         return f"{v:.0f}." if form == "whole" else format(v, form)
 
     # zeros, nan and inf do not count towards the width, as in PyTorch

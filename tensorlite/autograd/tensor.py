@@ -436,7 +436,7 @@ def strides_of(x: Tensor) -> tuple[int, ...]:
 
 def to_python(array: np.ndarray, nested: bool = False) -> Any:
     """Python numbers; bfloat16, which NumPy does not know, goes by way of float32."""
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize == 2 and array.dtype.kind == "V":
+    if array.dtype.kind not in "fiub" or (array.dtype.itemsize == 2 and array.dtype.kind == "V"):
         array = array.astype(np.float32)
     return array.tolist() if nested else array.reshape(()).item()
 

@@ -11,7 +11,7 @@ from tensorlite.nn.module import Module
 from tensorlite.nn.parameter import Parameter
 from tensorlite.ops.conv import conv1d, conv2d
 from tensorlite.ops.create import empty
-from tensorlite.ops.shape import cat
+from tensorlite.ops.join import cat
 from tensorlite.shapes import index
 
 _MODES = ("zeros", "reflect", "replicate", "circular")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tensorlite.autograd import primitive
+from tensorlite.autograd import run
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Node, Pick, tick
 from tensorlite.autograd.op import Plan
@@ -195,7 +195,7 @@ def _through(values: tuple, hook: Callable[[tuple], tuple], zeros_for_others: bo
     plan.back = plan.fast = back
     node = new(Node)
     node.parents, node.saved, node.plan, node.seq = tuple(nodes[k] for k in at), (), plan, tick()
-    node.extra = None if primitive._trace is None else primitive._trace()
+    node.extra = None if run.trace is None else run.trace()
     out = list(values)
     for place, k in enumerate(at):
         out[k] = alias(values[k], node if plan.single else Pick(node, place))

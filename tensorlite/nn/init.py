@@ -10,8 +10,8 @@ import numpy as np
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import ShapeError
+from tensorlite.ops.choice import where
 from tensorlite.ops.create import empty, from_numpy
-from tensorlite.ops.elementwise import where
 
 _GAINS = {"linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "conv3d": 1.0, "conv_transpose1d": 1.0, "conv_transpose2d": 1.0,
           "conv_transpose3d": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 3.0 / 4}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlite.autograd.methods import face, op, public
+from tensorlite.autograd.methods import face, public
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import as_dtype, get_default_dtype

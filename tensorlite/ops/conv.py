@@ -26,7 +26,7 @@ from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.errors import DTypeError, ShapeError
-from tensorlite.ops.shape import slice_
+from tensorlite.ops.slices import slice_
 from tensorlite.shapes import index
 
 BLOCK = 1 << 19  # elements of a block's windows: 2 MB of float32, a core's L2

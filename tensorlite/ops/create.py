@@ -15,7 +15,8 @@ from tensorlite.autograd.tensor import Tensor, from_array, wrap
 from tensorlite.backends import CPU, Device, backend
 from tensorlite.dtypes import as_dtype, dtype, get_default_dtype
 from tensorlite.errors import DTypeError, ShapeError
-from tensorlite.ops.shape import expand, overwrite_p
+from tensorlite.ops.shape import expand
+from tensorlite.ops.slices import overwrite_p
 from tensorlite.shapes import size_args
 
 

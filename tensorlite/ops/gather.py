@@ -12,7 +12,8 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import int32, int64
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops import places
-from tensorlite.ops.shape import expand, reshape, unslice_p, x_spec_zeros
+from tensorlite.ops.shape import expand, reshape
+from tensorlite.ops.slices import unslice_p, x_spec_zeros
 from tensorlite.shapes import broadcast, dim_of
 
 

@@ -22,7 +22,8 @@ from tensorlite.ops import places
 from tensorlite.ops.create import fill_p, tensor
 from tensorlite.ops.mask import masked_fill_p, nonzero_p
 from tensorlite.ops.rows import index_select_p
-from tensorlite.ops.shape import expand, reshape, slice_p, x_spec_zeros
+from tensorlite.ops.shape import expand, reshape
+from tensorlite.ops.slices import slice_p, x_spec_zeros
 from tensorlite.shapes import broadcast
 
 boolean = dtypes.bool

@@ -39,11 +39,11 @@ def _(xp, specs, outs, tx, tw):
     if not tx and not tw:
         return matmul, matmul
     if tx and tw:
-        call = lambda x, w, out=None: matmul(x.mT, w.mT, out)  # noqa: E731
+        call = lambda x, w, out=None: matmul(x.mT, w.mT, out)
     elif tx:
-        call = lambda x, w, out=None: matmul(x.mT, w, out)  # noqa: E731
+        call = lambda x, w, out=None: matmul(x.mT, w, out)
     else:
-        call = lambda x, w, out=None: matmul(x, w.mT, out)  # noqa: E731
+        call = lambda x, w, out=None: matmul(x, w.mT, out)
     return call, call
 
 

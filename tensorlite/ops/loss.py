@@ -19,7 +19,8 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.activation import log_softmax_p, softmax_dx_p, softmax_p
-from tensorlite.ops.elementwise import clamp_p, exp_p, log_p, where_p
+from tensorlite.ops.choice import clamp_p, where_p
+from tensorlite.ops.functions import exp_p, log_p
 from tensorlite.ops.reduce import sum_p
 from tensorlite.ops.shape import expand
 from tensorlite.ops.smooth import logsigmoid_p

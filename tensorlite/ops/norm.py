@@ -19,7 +19,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
-from tensorlite.ops.elementwise import rsqrt
+from tensorlite.ops.functions import rsqrt
 from tensorlite.ops.reduce import count, reduced, sum_p
 from tensorlite.ops.shape import expand
 

@@ -14,7 +14,8 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.dtypes import FLOAT, INTEGER, dtype, finfo, iinfo, int32, int64
 from tensorlite.errors import DTypeError, ShapeError, TensorliteError
-from tensorlite.ops.shape import expand, x_spec_zeros
+from tensorlite.ops.shape import expand
+from tensorlite.ops.slices import x_spec_zeros
 from tensorlite.shapes import broadcast
 
 

@@ -18,7 +18,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
-from tensorlite.ops.shape import x_spec_zeros
+from tensorlite.ops.slices import x_spec_zeros
 from tensorlite.shapes import index, windows
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from tensorlite import dtypes
-from tensorlite.autograd.methods import face, method, op
+from tensorlite.autograd.methods import face, method, op, store
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import STRIDED, Spec, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.dtypes import as_dtype, get_default_dtype
 from tensorlite.errors import DTypeError
+from tensorlite.ops.choice import maximum, minimum
 from tensorlite.ops.elementwise import SMALL
 from tensorlite.shapes import dim_of, dims_of
 
@@ -76,7 +77,7 @@ def sum_p(xp, x, out, *, dim, keepdim):
 @sum_p.bind
 def _(xp, specs, outs, dim, keepdim):
     reduce, axis = xp.add.reduce, None if len(dim) == specs[0].ndim else dim if len(dim) != 1 else dim[0]
-    call = lambda x, out=None: reduce(x, axis, None, out, keepdim)  # noqa: E731
+    call = lambda x, out=None: reduce(x, axis, None, out, keepdim)
     return call, call
 
 
@@ -367,16 +368,12 @@ def _along(name: str):
 _max_along, _min_along = _along("max"), _along("min")
 
 
-def _max_or_min(name: str, along: Any, extreme: Any, pairwise: str):
+def _max_or_min(name: str, along: Any, extreme: Any, pairwise: Any):
     def call(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
         if other is not None or isinstance(dim, Tensor):
-            from tensorlite.ops import elementwise
-
-            return getattr(elementwise, pairwise)(input, dim if other is None else other, out=out)
+            return pairwise(input, dim if other is None else other, out=out)
         result = extreme(input, dim=_every(input), keepdim=False) if dim is None else along(input, dim, keepdim)
         if out is not None:
-            from tensorlite.autograd.methods import store
-
             return store(result, out, (input,), name)
         return result
 
@@ -391,8 +388,8 @@ def _every(input: Tensor) -> tuple:
     return tuple(range(input._spec.ndim))
 
 
-max = _max_or_min("max", _max_along, amax_p, "maximum")
-min = _max_or_min("min", _min_along, amin_p, "minimum")
+max = _max_or_min("max", _max_along, amax_p, maximum)
+min = _max_or_min("min", _min_along, amin_p, minimum)
 max.__doc__ = """The largest element; with ``dim`` the named tuple (values, indices); with a tensor ``maximum``.
 
     >>> import tensorlite as tl

@@ -19,7 +19,8 @@ from tensorlite.autograd.views import inplace as write_back
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError
 from tensorlite.ops.activation import sigmoid_p, tanh_p
-from tensorlite.ops.elementwise import clamp_p, exp_p, where_p
+from tensorlite.ops.choice import clamp_p, where_p
+from tensorlite.ops.functions import exp_p
 
 
 def _floating(name: str) -> Callable:

@@ -18,7 +18,8 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import float32, int64
 from tensorlite.errors import DTypeError
 from tensorlite.ops import index  # noqa: F401  (the gradients scatter)
-from tensorlite.ops.shape import reshape, x_spec_zeros
+from tensorlite.ops.shape import reshape
+from tensorlite.ops.slices import x_spec_zeros
 from tensorlite.shapes import dim_of
 
 Sorted = namedtuple("sort", ("values", "indices"))

@@ -8,7 +8,7 @@ from typing import Any
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.create import tensor
-from tensorlite.ops.shape import stack
+from tensorlite.ops.join import stack
 
 
 def _gradients(parameters: Any) -> list[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tensorlite.autograd.tensor import Tensor
-from tensorlite.ops.shape import cat
+from tensorlite.ops.join import cat
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

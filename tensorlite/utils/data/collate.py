@@ -10,7 +10,7 @@ import numpy as np
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import float64
 from tensorlite.ops.create import as_tensor, tensor
-from tensorlite.ops.shape import stack
+from tensorlite.ops.join import stack
 
 
 def default_collate(batch: Sequence) -> Any:

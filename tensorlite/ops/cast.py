@@ -1,0 +1,149 @@
+"""Copies, and the same values in another dtype or on another device. Floor 3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorlite import dtypes
+from tensorlite.autograd.methods import attach_method, face, method
+from tensorlite.autograd.primitive import primitive
+from tensorlite.autograd.spec import spec_of
+from tensorlite.autograd.tensor import Tensor
+from tensorlite.backends import Device, backend
+from tensorlite.dtypes import as_dtype
+
+boolean = dtypes.bool
+
+
+@primitive(name="cast", alias="elementwise",
+           torch=lambda torch, x, dtype: x.to(dtype))
+def cast_p(xp, x, out, *, dtype):
+    """x in another dtype. Floats lose their fraction on the way to integers."""
+    xp.copyto(out, x, casting="unsafe")
+
+
+@cast_p.spec
+def _(x, *, dtype):
+    out = spec_of(x.shape, dtype, x.device)
+    return out
+
+
+cast_p.grad(x=lambda g, x_spec: g.to(x_spec.dtype))
+
+
+@cast_p.cases
+def _(make):
+    yield dict(x=make(3, 4), dtype=dtypes.float64)
+    yield dict(x=make(3, low=0), dtype=dtypes.int32)
+    yield dict(x=make.ints(3), dtype=boolean)
+    yield dict(x=make.bools(3), dtype=dtypes.float32)
+
+
+@cast_p.ref
+def _(x, dtype):
+    import numpy as np
+
+    return x != 0 if dtype is boolean else np.trunc(x) if not dtype.is_floating_point else x * 1.0
+
+
+@face(cast_p)
+def cast(x: Tensor, *, dtype: Any) -> Tensor:
+    """x in another dtype; the gradient ends where that is not a floating-point one."""
+    return cast_p(x if dtype.is_floating_point else x.detach(), dtype=dtype)
+
+
+@primitive(name="clone", alias="elementwise", signals=False)
+def clone_p(xp, x, out):
+    """A copy."""
+    xp.copyto(out, x)
+
+
+clone_p.spec(lambda x: spec_of(x.shape, x.dtype, x.device))
+clone_p.grad(x=lambda g: g)
+
+
+@clone_p.cases
+def _(make):
+    yield dict(x=make(3, 4))
+    yield dict(x=make())
+    yield dict(x=make.ints(3))
+
+
+clone_p.ref(lambda x: x + 0 if x.dtype != bool else x)
+
+
+@face(clone_p, method=True)
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy with its own storage, on the tape."""
+    return clone_p(input)
+
+
+@method()
+def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
+    """Itself where its elements lie in C order, else a copy in which they do."""
+    return self if self.is_contiguous() else clone_p(self)
+
+
+@method()
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False,
+       copy: bool = False, memory_format: Any = None) -> Tensor:
+    """This tensor in a dtype and on a device, itself where nothing changes: ``x.to(tl.float16)``, ``x.to("cpu")``."""
+    for a in args:
+        if isinstance(a, Tensor):
+            dtype, device = a._spec.dtype, a._spec.device
+        elif isinstance(a, Device) or (isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda")):
+            device = a
+        elif isinstance(a, bool):
+            pass  # non_blocking by position
+        elif a is not None:
+            dtype = a
+    spec = self._spec
+    if device is not None and Device(device) is not spec.device:
+        backend(Device(device))  # raises, saying what is missing
+    d = spec.dtype if dtype is None else dtype if isinstance(dtype, dtypes.dtype) else as_dtype(dtype, "to")
+    if d is not spec.dtype:
+        return cast(self, dtype=d)
+    return clone_p(self) if copy else self
+
+
+def _caster(name: str, d: dtypes.dtype):
+    def cast(self: Tensor, memory_format: Any = None) -> Tensor:
+        return self.to(d)
+
+    cast.__name__ = cast.__qualname__ = name
+    cast.__doc__ = f"This tensor as {d.name}; itself where it is that already."
+    attach_method(name, cast)
+
+
+for _name, _dtype in (("float", dtypes.float32), ("double", dtypes.float64), ("half", dtypes.float16),
+                      ("bfloat16", dtypes.bfloat16), ("long", dtypes.int64), ("int", dtypes.int32),
+                      ("short", dtypes.int16), ("char", dtypes.int8), ("byte", dtypes.uint8), ("bool", boolean)):
+    _caster(_name, _dtype)
+
+
+@method()
+def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
+    """This tensor on the CPU."""
+    return self.to("cpu")
+
+
+@method()
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """This tensor on a GPU."""
+    return self.to("cuda" if device is None else device)
+
+
+@method()
+def type(self: Tensor, dtype: Any = None) -> Any:
+    """The name of the tensor's type, or with a dtype the tensor in it."""
+    if dtype is None:
+        names = {"float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16", "int64": "Long",
+                 "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool"}
+        return f"tensorlite.{names[self.dtype.name]}Tensor"
+    return self.to(dtype)
+
+
+@method()
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """This tensor in the dtype of another."""
+    return self.to(other.dtype)
