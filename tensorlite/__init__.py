@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from tensorlite import autograd as autograd
 from tensorlite import config as config
+from tensorlite import errors as errors
 from tensorlite import ops as _ops
 from tensorlite._version import __version__ as __version__
 from tensorlite.autograd.modes import enable_grad as enable_grad

@@ -325,13 +325,19 @@ def _(make):
 @batch_norm_p.ref
 def _(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     y = np.zeros(input.shape)
+    moved = [None if r is None else r.copy() for r in (running_mean, running_var)]
     for c in range(input.shape[1]):
         part = input[:, c]
-        mean, var = (part.mean(), part.var()) if training and part.size else (
-            (running_mean[c], running_var[c]) if not training else (0, 1))
+        if training:
+            mean, var = (part.mean(), part.var()) if part.size else (0, 1)
+            for r, new in zip(moved, (mean, var * part.size / max(part.size - 1, 1))):
+                if r is not None and part.size:
+                    r[c] += momentum * (new - r[c])
+        else:
+            mean, var = running_mean[c], running_var[c]
         y[:, c] = (part - mean) / np.sqrt(var + eps)
         y[:, c] = y[:, c] * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
-    return y
+    return (y, *(r for r in moved if r is not None and training))
 
 
 @face(batch_norm_p)
