@@ -23,6 +23,8 @@ from tensorlite.autograd.printing import set_printoptions as set_printoptions
 from tensorlite.autograd.tensor import Tensor as Tensor
 from tensorlite.autograd.tracing import follow_switches as _follow_switches
 from tensorlite.backends import Device as device
+from tensorlite.backends.cpu import get_num_threads as get_num_threads
+from tensorlite.backends.cpu import set_num_threads as set_num_threads
 from tensorlite.dtypes import (
     bfloat16 as bfloat16, bool as bool, can_cast as can_cast, double as double, dtype as dtype, finfo as finfo,
     float as float, float16 as float16, float32 as float32, float64 as float64, get_default_dtype as get_default_dtype,

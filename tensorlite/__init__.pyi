@@ -97,6 +97,7 @@ from tensorlite.ops.create import full_like as full_like
 def gather(input: _Tensor, dim: builtins.int, index: _Tensor, *, sparse_grad: builtins.bool = ..., out: _Any = ...) -> _Tensor: ...
 def ge(input: _Any, other: _Any, *, out: _Any = ...) -> _Tensor: ...
 from tensorlite.dtypes import get_default_dtype as get_default_dtype
+from tensorlite.backends.cpu import get_num_threads as get_num_threads
 from tensorlite.ops.random import get_rng_state as get_rng_state
 def gt(input: _Any, other: _Any, *, out: _Any = ...) -> _Tensor: ...
 half: _dtype
@@ -193,6 +194,7 @@ from tensorlite.ops.random import seed as seed
 def select(input: _Tensor, dim: builtins.int, index: builtins.int) -> _Tensor: ...
 from tensorlite.dtypes import set_default_dtype as set_default_dtype
 from tensorlite.autograd.modes import set_grad_enabled as set_grad_enabled
+from tensorlite.backends.cpu import set_num_threads as set_num_threads
 from tensorlite.autograd.printing import set_printoptions as set_printoptions
 from tensorlite.ops.random import set_rng_state as set_rng_state
 from tensorlite import shapes as shapes

@@ -62,6 +62,8 @@ class _Setting(ContextDecorator):
 
 DEBUG = Switch("TL_DEBUG", 0, (0, 1, 2), "1 says which kernels are found; 2 prints each op with its time.")
 KERNELS = Switch("TL_KERNELS", "native", ("native", "plain"), "plain turns the compiled kernels off: NumPy alone.")
+ISA = Switch("TL_ISA", "best", ("best", "avx512", "avx2", "baseline"),
+             "the best instruction set that compiled kernels may use; they take no better one than the processor has.")
 NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
 
 

@@ -1,8 +1,7 @@
 """A program that uses the public API as its users do. Type checkers read it (`python -m mypy`); a test runs it."""
 
-import tensorlite.nn.functional as F
-
 import tensorlite as tl
+import tensorlite.nn.functional as F
 from tensorlite import Tensor, nn
 
 

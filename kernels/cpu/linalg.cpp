@@ -1,4 +1,12 @@
-// Matrix products too small for BLAS: below a few thousand multiplications its call costs more than the work.
+// Matrix products that fit into the second-level cache. Larger ones are left to NumPy's BLAS (the op files gate this).
+//
+// A BLAS call packs its operands and costs some microseconds before it multiplies; at these sizes reading the rows as
+// they lie is faster, and bias comes along for nothing. One source, three instruction sets, chosen when first used.
+#include <algorithm>
+#include <cstring>
+
+#include "isa.h"
+#include "pool.h"
 #include "tl.h"
 
 namespace {
@@ -6,52 +14,129 @@ namespace {
 using tl::data;
 namespace py = pybind11;
 
-// The inner product of two rows, in eight lanes that the compiler keeps in registers.
-template <class T>
-T dot(const T* a, const T* b, std::int64_t n) {
-    T lane[8] = {};
-    std::int64_t k = 0;
-    for (; k + 8 <= n; k += 8)
-        for (int j = 0; j < 8; ++j) lane[j] += a[k + j] * b[k + j];
-    T rest = 0;
-    for (; k < n; ++k) rest += a[k] * b[k];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7])) + rest;
-}
-
 struct Sizes {
     std::int64_t m, n, k;
 };
 
-// y (m, n) = x w with w (k, n); x is (m, k), or (k, m) where tx: its element (i, p) lies at i * xi + p * xp.
+#define T float
+#define LANES 16
+#define NAME(x) x##_f4_base
+#include "gemm_body.h"
+#undef T
+#undef LANES
+#undef NAME
+#define T double
+#define LANES 8
+#define NAME(x) x##_f8_base
+#include "gemm_body.h"
+#undef T
+#undef LANES
+#undef NAME
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define TL_X86 1
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define T float
+#define LANES 8
+#define NAME(x) x##_f4_avx2
+#include "gemm_body.h"
+#undef T
+#undef LANES
+#undef NAME
+#define T double
+#define LANES 4
+#define NAME(x) x##_f8_avx2
+#include "gemm_body.h"
+#undef T
+#undef LANES
+#undef NAME
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,fma")
+#define T float
+#define LANES 16
+#define NAME(x) x##_f4_avx512
+#include "gemm_body.h"
+#undef T
+#undef LANES
+#undef NAME
+#define T double
+#define LANES 8
+#define NAME(x) x##_f8_avx512
+#include "gemm_body.h"
+#undef T
+#undef LANES
+#undef NAME
+#pragma GCC pop_options
+#endif
+
 template <class T>
-void rows(const Sizes& s, const T* x, std::int64_t xi, std::int64_t xp, const T* w, T* y) {
-    for (std::int64_t i = 0; i < s.m; ++i) {
-        T* out = y + i * s.n;
-        for (std::int64_t j = 0; j < s.n; ++j) out[j] = 0;
-        for (std::int64_t p = 0; p < s.k; ++p) {
-            const T a = x[i * xi + p * xp];
-            const T* row = w + p * s.n;
-            for (std::int64_t j = 0; j < s.n; ++j) out[j] += a * row[j];
-        }
-    }
+struct Kernels {
+    void (*dots)(const Sizes&, const T*, const T*, const T*, T*, std::int64_t);
+    void (*rows)(const Sizes&, const T*, std::int64_t, std::int64_t, const T*, T*, std::int64_t);
+    std::int64_t columns;  // of one block of rows
+};
+
+template <class T>
+Kernels<T> kernels();
+
+template <>
+Kernels<float> kernels<float>() {
+#ifdef TL_X86
+    if (tl::isa() >= tl::avx512) return {dots_f4_avx512, rows_f4_avx512, 64};
+    if (tl::isa() >= tl::avx2) return {dots_f4_avx2, rows_f4_avx2, 32};
+#endif
+    return {dots_f4_base, rows_f4_base, 64};
 }
 
-// y (m, n) = x w' (+ b) with x (m, k) and w (n, k): inner products of rows.
+template <>
+Kernels<double> kernels<double>() {
+#ifdef TL_X86
+    if (tl::isa() >= tl::avx512) return {dots_f8_avx512, rows_f8_avx512, 32};
+    if (tl::isa() >= tl::avx2) return {dots_f8_avx2, rows_f8_avx2, 16};
+#endif
+    return {dots_f8_base, rows_f8_base, 32};
+}
+
+// Calls block(first column) for blocks of `width` columns; on several threads where the work is worth the wake-up.
+template <class F>
+void blocks(const Sizes& s, std::int64_t width, F block) {
+    const std::int64_t work = s.m * s.n * s.k, count = (s.n + width - 1) / width;
+    tl::Unlock unlock(work / 64);
+    if (work < 1 << 17) {
+        for (std::int64_t c = 0; c < count; ++c) block(c * width);
+        return;
+    }
+    // tasks of neighbouring blocks, cut by shape alone
+    const std::int64_t each = std::max<std::int64_t>(1, count / 16), tasks = (count + each - 1) / each;
+    tl::Pool::get().run(static_cast<int>(tasks), [&](int t) {
+        const std::int64_t end = std::min(count, (t + 1) * each);
+        for (std::int64_t c = t * each; c < end; ++c) block(c * width);
+    });
+}
+
 template <class T>
-void dots(const Sizes& s, const T* x, const T* w, const T* b, T* y) {
-    for (std::int64_t i = 0; i < s.m; ++i)
-        for (std::int64_t j = 0; j < s.n; ++j) y[i * s.n + j] = dot(x + i * s.k, w + j * s.k, s.k) + (b ? b[j] : T(0));
+void multiply_dots(const Sizes& s, const T* x, const T* w, const T* b, T* y) {
+    const auto dots = kernels<T>().dots;
+    blocks(s, 4, [&](std::int64_t j) { dots(s, x, w, b, y, j); });
+}
+
+template <class T>
+void multiply_rows(const Sizes& s, const T* x, std::int64_t xi, std::int64_t xk, const T* w, T* y) {
+    const Kernels<T> chosen = kernels<T>();
+    blocks(s, chosen.columns, [&](std::int64_t j) { chosen.rows(s, x, xi, xk, w, y, j); });
 }
 
 template <class T>
 py::object matmul_of(Sizes s, bool tx, bool tw) {
     if (tw)
         return tl::bind(3, [s](PyObject* const* a) {
-            dots<T>(s, data<T>(a[0]), data<T>(a[1]), nullptr, data<T>(a[2]));
+            multiply_dots<T>(s, data<T>(a[0]), data<T>(a[1]), nullptr, data<T>(a[2]));
         });
-    const std::int64_t xi = tx ? 1 : s.k, xp = tx ? s.m : 1;
-    return tl::bind(3, [s, xi, xp](PyObject* const* a) {
-        rows<T>(s, data<T>(a[0]), xi, xp, data<T>(a[1]), data<T>(a[2]));
+    const std::int64_t xi = tx ? 1 : s.k, xk = tx ? s.m : 1;
+    return tl::bind(3, [s, xi, xk](PyObject* const* a) {
+        multiply_rows<T>(s, data<T>(a[0]), xi, xk, data<T>(a[1]), data<T>(a[2]));
     });
 }
 
@@ -66,7 +151,8 @@ py::object matmul(py::tuple specs, py::tuple outs, py::dict constants) {
 template <class T>
 py::object linear_of(Sizes s) {
     return tl::bind(4, [s](PyObject* const* a) {
-        dots<T>(s, data<T>(a[0]), data<T>(a[1]), a[2] == Py_None ? nullptr : data<T>(a[2]), data<T>(a[3]));
+        const T* b = a[2] == Py_None ? nullptr : data<T>(a[2]);
+        multiply_dots<T>(s, data<T>(a[0]), data<T>(a[1]), b, data<T>(a[3]));
     });
 }
 
@@ -77,6 +163,6 @@ py::object linear(py::tuple specs, py::tuple outs, py::dict) {
     return tl::is_double(outs[0]) ? linear_of<double>(s) : linear_of<float>(s);
 }
 
-const tl::Registrar kernels[] = {{"matmul", matmul}, {"linear", linear}};
+const tl::Registrar registered[] = {{"matmul", matmul}, {"linear", linear}};
 
 }  // namespace

@@ -62,11 +62,41 @@ def extension() -> Any:
     if _extension is None:
         try:
             _extension = importlib.import_module("tensorlite._native")
+            _follow_isa(config.ISA.value)
         except ImportError as error:
             _extension = False
             if config.DEBUG.value:
                 print(f"tensorlite: no compiled CPU kernels ({error}); NumPy does the work")
     return _extension or None
+
+
+_ISAS = ("baseline", "avx2", "avx512")
+
+
+def _follow_isa(name: str) -> None:
+    if _extension:
+        _extension._set_isa(len(_ISAS) - 1 if name == "best" else _ISAS.index(name))
+
+
+config.ISA.listeners.append(_follow_isa)
+
+
+def isa() -> str:
+    """The instruction set that compiled kernels use, or "none" without them."""
+    return _ISAS[extension()._isa()] if extension() else "none"
+
+
+def get_num_threads() -> int:
+    """How many threads compiled kernels use (NumPy's BLAS counts its own); 1 without them."""
+    return extension()._threads() if extension() else 1
+
+
+def set_num_threads(n: int) -> None:
+    """Let compiled kernels use n threads. Results have the same bits for every n. ``OMP_NUM_THREADS`` sets the start."""
+    if not isinstance(n, int) or n < 1:
+        raise RuntimeError(f"set_num_threads: got {n!r}; expects a positive integer")
+    if extension():
+        extension()._set_threads(n)
 
 
 def kernel(name: str) -> Callable | None:

@@ -295,17 +295,25 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return linear_p(input, weight, bias)
 
 
-# ---- below this many multiplications a BLAS call costs more than the work
-SMALL_PRODUCT = 4096
+# ---- what the compiled product is faster at than a BLAS call: operands that stay in the cache
+TINY_PRODUCT, CACHED_PRODUCT = 4096, 4 << 20  # multiplications
+
+
+def _suits(m: int, n: int, k: int, by_rows: bool) -> bool:
+    """Whether the compiled kernel takes (m, k) times (k, n); ``by_rows``: its vectors run along n, else along k."""
+    size = m * n * k
+    return 0 < size <= TINY_PRODUCT or (0 < size <= CACHED_PRODUCT and (n >= 16 if by_rows else k >= 128))
 
 
 @partial(matmul_p.kernel, "cpu", "matmul", "f4 f8")
 def _(x, w, *, tx, tw):
-    m, n = (x.shape[-1] if tx else x.shape[0]), (w.shape[0] if tw else w.shape[-1])
-    return (x.ndim == w.ndim == 2 and not (tx and tw)
-            and 0 < m * n * (x.shape[0] if tx else x.shape[1]) <= SMALL_PRODUCT)
+    if x.ndim != 2 or w.ndim != 2 or (tx and tw):
+        return False
+    m, k = x.shape[::-1] if tx else x.shape
+    return _suits(m, w.shape[0] if tw else w.shape[1], k, by_rows=not tw)
 
 
 @partial(linear_p.kernel, "cpu", "linear", "f4 f8")
 def _(x, w, b):
-    return 0 < x.size * w.shape[0] <= SMALL_PRODUCT
+    o, i = w.shape
+    return o > 0 and i > 0 and _suits(x.size // i, o, i, by_rows=False)
