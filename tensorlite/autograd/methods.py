@@ -118,7 +118,7 @@ def _in_place(fn: Callable, primitive: Primitive | None) -> Callable:
 
     def call(self, *args, **kwargs):
         if primitive is not None and not kwargs and len(args) == len(primitive.inputs) - 1 and not primitive.params:
-            return primitive.into(self, self, *args)
+            return primitive.into(self, self, *[lift(a, self) for a in args])
         return inplace(name, self, lambda old: fn(old, *args, **kwargs))
 
     call.__name__ = call.__qualname__ = name

@@ -224,19 +224,22 @@ class Primitive(Op):
 
     def apply(self, args: tuple, kw: dict) -> Any:
         """What a call does. The text of template.py is this, written out for one op."""
-        args = self.coerce(args)
-        entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
-        if self.promotes:
-            args = self.promote(args)
+        entry = self.known(args, kw)
+        if entry is None:
+            args = self.coerce(args)
             entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
+            if self.promotes:
+                args = self.promote(args)
+                entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
         nodes = [None if a is None else current_node(a) for a in args]
-        arrays = tuple(None if a is None else a._arr for a in args)
+        arrays = tuple([None if a is None else a._arr for a in args])
         if self.dynamic:
             return self._dynamic(entry, arrays)
         outs = run(entry, arrays)
-        for k in self.written(len(args), kw):
-            if args[k] is not None:
-                touch(args[k])
+        if self.mutates:
+            for k in self.written(len(args), kw):
+                if args[k] is not None:
+                    touch(args[k])
         if self.view:
             outs = outs if self.multiple else (outs,)
             if self.multiple:  # each output remembers the one-output view op that leads to it
@@ -287,6 +290,14 @@ class Primitive(Op):
         common = common_dtype([t._spec for t in tensors], self.floats)
         return tuple(a.to(common) if k in takes and a is not None and a._spec.dtype is not common else a
                      for k, a in enumerate(args))
+
+    def known(self, args: tuple, kw: dict) -> Entry | None:
+        """The entry of a call like one before; None where the arguments want a closer look."""
+        try:
+            key = (*[None if a is None else a._spec for a in args], *kw.values())
+            return self.cache.get(key if len(key) != 1 else key[0])
+        except (AttributeError, TypeError):  # something that is no Tensor, a constant that is a list
+            return None
 
     def entry(self, specs: tuple, kw: dict) -> Entry:
         """The entry for these specs and constants, from the cache or worked out now."""
@@ -376,19 +387,23 @@ class Primitive(Op):
     # ---- into a given tensor
     def into(self, dest: Tensor, *args: Any, **kw: Any) -> Tensor:
         """``dest[...] = op(*args)``, without a temporary where that is safe; ``dest`` may be one of ``args``."""
-        args = self.coerce(args)
-        entry = self.entry(tuple([None if a is None else a._spec for a in args]), kw)
+        entry = self.known(args, kw)
+        if entry is None:
+            args = self.coerce(args)
+            entry = self.entry(tuple([None if a is None else a._spec for a in args]), kw)
         out = getattr(entry, "out", None)  # an entry that needs casts first has none
-        if (out is None or out.shape != dest._spec.shape or out.dtype is not dest._spec.dtype
-                or needs_grad(dest, *args)):
+        fits = out is dest._spec or (out is not None and out.shape == dest._spec.shape
+                                     and out.dtype is dest._spec.dtype)
+        if not fits or needs_grad(dest, *args):
             own = any(a is dest for a in args)
             before = previous(dest) if own else dest
             return assign(dest, self.function(*(before if a is dest else a for a in args), **kw), self.name + "_")
         check_inplace(dest, self.name + "_")
         target = dest._arr
         arrays = tuple([None if a is None else a._arr for a in args])
-        fits = not entry.native or target.flags.c_contiguous  # compiled kernels write contiguous outputs alone
-        if fits and all(a is None or self._safe(a, target) for a in arrays):
+        # compiled kernels write contiguous outputs alone; a BLAS may give a strided one other last bits
+        writes = target.flags.c_contiguous or (self.elementwise and not entry.native)
+        if writes and all(a is None or self._safe(a, target) for a in arrays):
             run(entry, arrays, (target,))
         else:
             target[...] = run(entry, arrays)
@@ -397,6 +412,8 @@ class Primitive(Op):
 
     def _safe(self, a: Any, target: Any) -> bool:
         """Whether the kernel may read ``a`` while it writes ``target``."""
+        if a is not target and a.base is None and target.base is None:
+            return True  # two arrays that own their memory
         if a is target or (a.shape == target.shape and a.strides == target.strides and address(a) == address(target)):
             return self.alias == "elementwise"
         return not np.may_share_memory(a, target)

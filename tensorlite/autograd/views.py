@@ -11,6 +11,7 @@ from typing import Any
 
 from tensorlite.autograd.modes import Mode, mode
 from tensorlite.autograd.node import Leaf, Node, last_write, tick
+from tensorlite.autograd.spec import CONTIGUOUS
 from tensorlite.autograd.tensor import Tensor, alias, current_node, new, wrap
 from tensorlite.dtypes import can_cast
 from tensorlite.errors import DTypeError, GradError, ShapeError
@@ -63,6 +64,8 @@ def touch(x: Tensor) -> None:
 
 
 def overlaps_itself(x: Tensor) -> bool:
+    if x._spec.format is CONTIGUOUS:
+        return False
     return any(n > 1 and s == 0 for n, s in zip(x._spec.shape, x._arr.strides)) and x._spec.size > 0
 
 

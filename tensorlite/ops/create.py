@@ -12,6 +12,7 @@ from tensorlite.autograd.methods import attach_method, method
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import spec_of
 from tensorlite.autograd.tensor import Tensor, from_array, wrap
+from tensorlite.autograd.weak import lift
 from tensorlite.backends import CPU, Device, backend
 from tensorlite.dtypes import as_dtype, dtype, get_default_dtype
 from tensorlite.errors import DTypeError, ShapeError
@@ -299,7 +300,8 @@ def _dlpack_device(self: Tensor) -> tuple:
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Write one value everywhere."""
     if not isinstance(value, Tensor):
-        value = from_array(np.asarray(value))
+        value = lift(value, self)
+        value = value if isinstance(value, Tensor) else from_array(np.asarray(value))
     elif value._spec.ndim:
         raise RuntimeError(f"fill_: only supports 0-dimension value tensor but got tensor with {value._spec.ndim} dimensions.")
     value = value.to(self._spec.dtype)
