@@ -25,8 +25,15 @@ from datetime import date
 from typing import Any
 
 BARS = {  # ours / PyTorch at most: (forward with graph, chain of 1,000 forward and backward)
-    "add": (0.8, 0.75), "mul": (0.8, 0.75), "reshape": (0.8, 0.75), "matmul": (0.8, 1.0), "linear": (0.8, 1.0),
-    "relu": (1.0, 1.0), "sum": (1.0, 1.0), "getitem": (1.0, 1.0), "softmax": (1.0, 1.0),
+    "add": (0.8, 0.75),
+    "mul": (0.8, 0.75),
+    "reshape": (0.8, 0.75),
+    "matmul": (0.8, 1.0),
+    "linear": (0.8, 1.0),
+    "relu": (1.0, 1.0),
+    "sum": (1.0, 1.0),
+    "getitem": (1.0, 1.0),
+    "softmax": (1.0, 1.0),
 }
 MLP_BAR = 0.8
 CHAIN = 1000
@@ -112,8 +119,10 @@ def mlp(name: str, seconds: float) -> list[float]:
 
 def mlp_process(name: str, seconds: float = 1.0) -> float:
     """The median of ``mlp`` in a fresh process."""
-    code = (f"import runpy, statistics; m = runpy.run_path({__file__!r}); "
-            f"print(statistics.median(m['mlp']({name!r}, {seconds})))")
+    code = (
+        f"import runpy, statistics; m = runpy.run_path({__file__!r}); "
+        f"print(statistics.median(m['mlp']({name!r}, {seconds})))"
+    )
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
@@ -141,9 +150,13 @@ def stages() -> list[tuple[str, float]]:
         n.parents, n.saved, n.plan, n.seq, n.extra = (x._node, w._node), (x, w), None, tick(), None
 
     timed = [
-        ("whole op with graph", lambda: x * w), ("whole op without graph", lambda: p * q),
-        ("np.multiply alone", lambda: np.multiply(a, b)), ("entry look-up", lambda: cache[x._spec, w._spec]),
-        ("result Tensor", make_tensor), ("node", make_node), ("grad mode", lambda: mode().grad),
+        ("whole op with graph", lambda: x * w),
+        ("whole op without graph", lambda: p * q),
+        ("np.multiply alone", lambda: np.multiply(a, b)),
+        ("entry look-up", lambda: cache[x._spec, w._spec]),
+        ("result Tensor", make_tensor),
+        ("node", make_node),
+        ("grad mode", lambda: mode().grad),
         ("an empty call, as in each row above", lambda: None),
     ]
     return [(name, statistics.median(time_forward(f, 5000) for _ in range(7)) * 1e9) for name, f in timed]
@@ -173,7 +186,9 @@ def main(argv: list[str] | None = None) -> int:
                 call, step = tables[n][op_name]
                 found[n]["forward"].append(time_forward(call))
                 found[n]["chain"].append(time_chain(libs[n], step))
-        rows[op_name] = {kind: {n: statistics.median(found[n][kind]) * 1e6 for n in names} for kind in ("forward", "chain")}
+        rows[op_name] = {
+            kind: {n: statistics.median(found[n][kind]) * 1e6 for n in names} for kind in ("forward", "chain")
+        }
     missed = report(rows, names)
     result: dict[str, Any] = {"date": str(date.today()), "machine": machine(), "runs": args.runs, "ops": rows}
     if not args.no_mlp:
@@ -182,8 +197,10 @@ def main(argv: list[str] | None = None) -> int:
             ours.append(mlp_process("tensorlite"))
             if "torch" in names:
                 theirs.append(mlp_process("torch"))
-        result["mlp"] = {"tensorlite": statistics.median(ours) * 1e6,
-                         "torch": statistics.median(theirs) * 1e6 if theirs else None}
+        result["mlp"] = {
+            "tensorlite": statistics.median(ours) * 1e6,
+            "torch": statistics.median(theirs) * 1e6 if theirs else None,
+        }
         line = f"MLP 784-128-10, batch 32, forward + backward: {result['mlp']['tensorlite']:.0f} us"
         if theirs:
             ratio = result["mlp"]["tensorlite"] / result["mlp"]["torch"]
@@ -213,7 +230,9 @@ def report(rows: dict, names: list) -> int:
                 ratio = ours / row[kind]["torch"]
                 late = ratio > bar
                 missed += late
-                cells.append(f"{ours:8.2f} {row[kind]['torch']:8.2f}  {ratio:5.2f} ({bar}){'  MISSED' if late else '        '}")
+                cells.append(
+                    f"{ours:8.2f} {row[kind]['torch']:8.2f}  {ratio:5.2f} ({bar}){'  MISSED' if late else '        '}"
+                )
             else:
                 cells.append(f"{ours:8.2f} {'-':>8s}")
         print("   ".join(cells))
@@ -224,7 +243,9 @@ def machine() -> str:
     """The processor and versions, for a figure's caption."""
     import numpy
 
-    return f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, NumPy {numpy.__version__}"
+    return (
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, NumPy {numpy.__version__}"
+    )
 
 
 if __name__ == "__main__":

@@ -8,135 +8,279 @@ ground (errors, config, dtypes, shapes), ``backends``, ``autograd``, ``ops``, le
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tensorlite import autograd as autograd
-from tensorlite import config as config
-from tensorlite import errors as errors
-from tensorlite import ops as _ops
+from tensorlite import autograd as autograd, config as config, errors as errors, ops as _ops
 from tensorlite._version import __version__ as __version__
-from tensorlite.autograd.modes import enable_grad as enable_grad
-from tensorlite.autograd.modes import inference_mode as inference_mode
-from tensorlite.autograd.modes import is_grad_enabled as is_grad_enabled
-from tensorlite.autograd.modes import is_inference_mode_enabled as is_inference_mode_enabled
-from tensorlite.autograd.modes import no_grad as no_grad
-from tensorlite.autograd.modes import set_grad_enabled as set_grad_enabled
+from tensorlite.autograd.modes import (
+    enable_grad as enable_grad,
+    inference_mode as inference_mode,
+    is_grad_enabled as is_grad_enabled,
+    is_inference_mode_enabled as is_inference_mode_enabled,
+    no_grad as no_grad,
+    set_grad_enabled as set_grad_enabled,
+)
 from tensorlite.autograd.printing import set_printoptions as set_printoptions
 from tensorlite.autograd.tensor import Tensor as Tensor
 from tensorlite.autograd.tracing import follow_switches as _follow_switches
 from tensorlite.backends import Device as device
-from tensorlite.backends.cpu import get_num_threads as get_num_threads
-from tensorlite.backends.cpu import set_num_threads as set_num_threads
+from tensorlite.backends.cpu import get_num_threads as get_num_threads, set_num_threads as set_num_threads
 from tensorlite.dtypes import (
-    bfloat16 as bfloat16, bool as bool, can_cast as can_cast, double as double, dtype as dtype, finfo as finfo,
-    float as float, float16 as float16, float32 as float32, float64 as float64, get_default_dtype as get_default_dtype,
-    half as half, iinfo as iinfo, int as int, int8 as int8, int16 as int16, int32 as int32, int64 as int64, long as long,
-    promote_types as promote_types, set_default_dtype as set_default_dtype, short as short, uint8 as uint8,
+    bfloat16 as bfloat16,
+    bool as bool,
+    can_cast as can_cast,
+    double as double,
+    dtype as dtype,
+    finfo as finfo,
+    float as float,
+    float16 as float16,
+    float32 as float32,
+    float64 as float64,
+    get_default_dtype as get_default_dtype,
+    half as half,
+    iinfo as iinfo,
+    int as int,
+    int8 as int8,
+    int16 as int16,
+    int32 as int32,
+    int64 as int64,
+    long as long,
+    promote_types as promote_types,
+    set_default_dtype as set_default_dtype,
+    short as short,
+    uint8 as uint8,
 )
 from tensorlite.ops.activation import (
-    log_softmax as log_softmax, relu as relu, sigmoid as sigmoid, softmax as softmax, tanh as tanh,
+    log_softmax as log_softmax,
+    relu as relu,
+    sigmoid as sigmoid,
+    softmax as softmax,
+    tanh as tanh,
 )
 from tensorlite.ops.cast import (
     clone as clone,
 )
 from tensorlite.ops.choice import (
-    clamp as clamp, clamp as clip, maximum as maximum, minimum as minimum, where as where,
+    clamp as clamp,
+    clamp as clip,
+    maximum as maximum,
+    minimum as minimum,
+    where as where,
 )
 from tensorlite.ops.compare import (
-    bitwise_and as bitwise_and, bitwise_not as bitwise_not, bitwise_or as bitwise_or, bitwise_xor as bitwise_xor, eq
-    as eq, ge as ge, gt as gt, isfinite as isfinite, isinf as isinf, isnan as isnan, le as le, logical_and as
-    logical_and, logical_not as logical_not, logical_or as logical_or, logical_xor as logical_xor, lt as lt, ne as
-    ne,
+    bitwise_and as bitwise_and,
+    bitwise_not as bitwise_not,
+    bitwise_or as bitwise_or,
+    bitwise_xor as bitwise_xor,
+    eq as eq,
+    ge as ge,
+    gt as gt,
+    isfinite as isfinite,
+    isinf as isinf,
+    isnan as isnan,
+    le as le,
+    logical_and as logical_and,
+    logical_not as logical_not,
+    logical_or as logical_or,
+    logical_xor as logical_xor,
+    lt as lt,
+    ne as ne,
 )
 from tensorlite.ops.conv import (
-    conv1d as conv1d, conv2d as conv2d, conv_transpose2d as conv_transpose2d,
+    conv1d as conv1d,
+    conv2d as conv2d,
+    conv_transpose2d as conv_transpose2d,
 )
 from tensorlite.ops.create import (
-    arange as arange, as_tensor as as_tensor, asarray as asarray, empty as empty, empty_like as empty_like, eye as
-    eye, from_dlpack as from_dlpack, from_numpy as from_numpy, frombuffer as frombuffer, full as full, full_like as
-    full_like, is_floating_point as is_floating_point, is_tensor as is_tensor, linspace as linspace, numel as numel,
-    ones as ones, ones_like as ones_like, tensor as tensor, zeros as zeros, zeros_like as zeros_like,
+    arange as arange,
+    as_tensor as as_tensor,
+    asarray as asarray,
+    empty as empty,
+    empty_like as empty_like,
+    eye as eye,
+    from_dlpack as from_dlpack,
+    from_numpy as from_numpy,
+    frombuffer as frombuffer,
+    full as full,
+    full_like as full_like,
+    is_floating_point as is_floating_point,
+    is_tensor as is_tensor,
+    linspace as linspace,
+    numel as numel,
+    ones as ones,
+    ones_like as ones_like,
+    tensor as tensor,
+    zeros as zeros,
+    zeros_like as zeros_like,
 )
 from tensorlite.ops.diagonal import (
-    diag as diag, diag_embed as diag_embed, diagonal as diagonal, tril as tril, triu as triu,
+    diag as diag,
+    diag_embed as diag_embed,
+    diagonal as diagonal,
+    tril as tril,
+    triu as triu,
 )
 from tensorlite.ops.elementwise import (
-    abs as abs, abs as absolute, add as add, div as div, div as divide, floor_divide as floor_divide, mul as mul,
-    mul as multiply, neg as neg, neg as negative, pow as pow, remainder as remainder, sign as sign, sub as sub, sub
-    as subtract, div as true_divide,
+    abs as abs,
+    abs as absolute,
+    add as add,
+    div as div,
+    div as divide,
+    div as true_divide,
+    floor_divide as floor_divide,
+    mul as mul,
+    mul as multiply,
+    neg as neg,
+    neg as negative,
+    pow as pow,
+    remainder as remainder,
+    sign as sign,
+    sub as sub,
+    sub as subtract,
 )
 from tensorlite.ops.functions import (
-    ceil as ceil, cos as cos, exp as exp, floor as floor, log as log, reciprocal as reciprocal, round as round,
-    rsqrt as rsqrt, sin as sin, sqrt as sqrt, square as square, trunc as trunc,
+    ceil as ceil,
+    cos as cos,
+    exp as exp,
+    floor as floor,
+    log as log,
+    reciprocal as reciprocal,
+    round as round,
+    rsqrt as rsqrt,
+    sin as sin,
+    sqrt as sqrt,
+    square as square,
+    trunc as trunc,
 )
 from tensorlite.ops.gather import (
-    gather as gather, scatter as scatter, scatter_add as scatter_add, take_along_dim as take_along_dim,
+    gather as gather,
+    scatter as scatter,
+    scatter_add as scatter_add,
+    take_along_dim as take_along_dim,
 )
 from tensorlite.ops.index import (
-    index_put as index_put, masked_select as masked_select,
+    index_put as index_put,
+    masked_select as masked_select,
 )
 from tensorlite.ops.join import (
-    cat as cat, chunk as chunk, concat as concat, concatenate as concatenate, flip as flip, split as split,
-    split_with_sizes as split_with_sizes, stack as stack, tile as tile, unbind as unbind,
+    cat as cat,
+    chunk as chunk,
+    concat as concat,
+    concatenate as concatenate,
+    flip as flip,
+    split as split,
+    split_with_sizes as split_with_sizes,
+    stack as stack,
+    tile as tile,
+    unbind as unbind,
 )
 from tensorlite.ops.linalg import (
-    addmm as addmm, bmm as bmm, dot as dot, matmul as matmul, mm as mm, mv as mv, outer as outer,
+    addmm as addmm,
+    bmm as bmm,
+    dot as dot,
+    matmul as matmul,
+    mm as mm,
+    mv as mv,
+    outer as outer,
 )
 from tensorlite.ops.mask import (
-    allclose as allclose, argwhere as argwhere, equal as equal, isclose as isclose, masked_fill as masked_fill,
+    allclose as allclose,
+    argwhere as argwhere,
+    equal as equal,
+    isclose as isclose,
+    masked_fill as masked_fill,
     nonzero as nonzero,
 )
 from tensorlite.ops.norm import (
-    batch_norm as batch_norm, layer_norm as layer_norm,
+    batch_norm as batch_norm,
+    layer_norm as layer_norm,
 )
 from tensorlite.ops.pool import (
     max_pool2d as max_pool2d,
 )
 from tensorlite.ops.random import (
-    bernoulli as bernoulli, default_generator as default_generator, dropout as dropout, Generator as Generator,
-    get_rng_state as get_rng_state, initial_seed as initial_seed, manual_seed as manual_seed, multinomial as
-    multinomial, normal as normal, rand as rand, rand_like as rand_like, randint as randint, randint_like as
-    randint_like, randn as randn, randn_like as randn_like, randperm as randperm, seed as seed, set_rng_state as
-    set_rng_state,
+    Generator as Generator,
+    bernoulli as bernoulli,
+    default_generator as default_generator,
+    dropout as dropout,
+    get_rng_state as get_rng_state,
+    initial_seed as initial_seed,
+    manual_seed as manual_seed,
+    multinomial as multinomial,
+    normal as normal,
+    rand as rand,
+    rand_like as rand_like,
+    randint as randint,
+    randint_like as randint_like,
+    randn as randn,
+    randn_like as randn_like,
+    randperm as randperm,
+    seed as seed,
+    set_rng_state as set_rng_state,
 )
 from tensorlite.ops.reduce import (
-    all as all, amax as amax, amin as amin, any as any, argmax as argmax, argmin as argmin, cumsum as cumsum,
-    logsumexp as logsumexp, max as max, mean as mean, min as min, norm as norm, std as std, sum as sum, var as var,
+    all as all,
+    amax as amax,
+    amin as amin,
+    any as any,
+    argmax as argmax,
+    argmin as argmin,
+    cumsum as cumsum,
+    logsumexp as logsumexp,
+    max as max,
+    mean as mean,
+    min as min,
+    norm as norm,
+    std as std,
+    sum as sum,
+    var as var,
 )
 from tensorlite.ops.rows import (
-    embedding as embedding, index_add as index_add, index_copy as index_copy, index_fill as index_fill, index_select
-    as index_select,
+    embedding as embedding,
+    index_add as index_add,
+    index_copy as index_copy,
+    index_fill as index_fill,
+    index_select as index_select,
 )
 from tensorlite.ops.shape import (
-    broadcast_shapes as broadcast_shapes, broadcast_tensors as broadcast_tensors, broadcast_to as broadcast_to,
-    flatten as flatten, movedim as movedim, permute as permute, reshape as reshape, squeeze as squeeze, swapaxes as
-    swapaxes, swapdims as swapdims, t as t, transpose as transpose, unflatten as unflatten, unsqueeze as unsqueeze,
+    broadcast_shapes as broadcast_shapes,
+    broadcast_tensors as broadcast_tensors,
+    broadcast_to as broadcast_to,
+    flatten as flatten,
+    movedim as movedim,
+    permute as permute,
+    reshape as reshape,
+    squeeze as squeeze,
+    swapaxes as swapaxes,
+    swapdims as swapdims,
+    t as t,
+    transpose as transpose,
+    unflatten as unflatten,
+    unsqueeze as unsqueeze,
 )
 from tensorlite.ops.slices import (
-    narrow as narrow, select as select,
+    narrow as narrow,
+    select as select,
 )
 from tensorlite.ops.smooth import (
     erf as erf,
 )
 from tensorlite.ops.sort import (
-    argsort as argsort, sort as sort, topk as topk, unique as unique,
+    argsort as argsort,
+    sort as sort,
+    topk as topk,
+    unique as unique,
 )
 from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:
-    from tensorlite import cuda as cuda
-    from tensorlite import io as io
-    from tensorlite import nn as nn
-    from tensorlite import optim as optim
-    from tensorlite import utils as utils
-    from tensorlite import vision as vision
-    from tensorlite.io import load as load
-    from tensorlite.io import save as save
+    from tensorlite import cuda as cuda, io as io, nn as nn, optim as optim, utils as utils, vision as vision
+    from tensorlite.io import load as load, save as save
 
 inf, nan, pi, e = 1e1000, 1e1000 - 1e1000, 3.141592653589793, 2.718281828459045
 strided = "strided"
 contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
-_LAZY = {"cuda": "cuda", "io": "io", "nn": "nn", "optim": "optim", "utils": "utils", "vision": "vision", "load": "io", "save": "io"}
+_LAZY = {name: name for name in ("cuda", "io", "nn", "optim", "utils", "vision")} | {"load": "io", "save": "io"}
 
 
 def __getattr__(name: str) -> object:

@@ -213,7 +213,7 @@ def _info(args: argparse.Namespace) -> int:
         ("system", f"{platform.system()} {platform.machine()}"),
         ("devices", "cpu"),
         ("cores", cpu.cores()),
-        ("threads", f"{cpu.get_num_threads()} in compiled kernels; OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS') or 'not set'}"),
+        ("threads", f"{cpu.get_num_threads()} in compiled kernels"),
         ("instruction set", cpu.isa()),
         ("matrix products", f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()),
         ("compiled kernels", textwrap.fill(kernels, 100, subsequent_indent=" " * 20)),

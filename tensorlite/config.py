@@ -62,14 +62,20 @@ class _Setting(ContextDecorator):
 
 DEBUG = Switch("TL_DEBUG", 0, (0, 1, 2), "1 says which kernels are found; 2 prints each op with its time.")
 KERNELS = Switch("TL_KERNELS", "native", ("native", "plain"), "plain turns the compiled kernels off: NumPy alone.")
-ISA = Switch("TL_ISA", "best", ("best", "avx512", "avx2", "baseline"),
-             "the best instruction set that compiled kernels may use; they take no better one than the processor has.")
+ISA = Switch(
+    "TL_ISA",
+    "best",
+    ("best", "avx512", "avx2", "baseline"),
+    "the best instruction set that compiled kernels may use; they take no better one than the processor has.",
+)
 NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
 
 
 def table() -> str:
     """The switches as a Markdown table; README shows it and a test compares the two."""
-    rows = ["| switch | default | choices | what it does |", "|---|---|---|---|"]
-    for s in Switch.table.values():
-        rows.append(f"| `{s.name}` | `{s.default}` | {', '.join(f'`{c}`' for c in s.choices)} | {s.doc} |")
-    return "\n".join(rows)
+    head = ["| switch | default | choices | what it does |", "|---|---|---|---|"]
+    rows = [
+        f"| `{s.name}` | `{s.default}` | {', '.join(f'`{c}`' for c in s.choices)} | {s.doc} |"
+        for s in Switch.table.values()
+    ]
+    return "\n".join(head + rows)

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from tensorlite.autograd.cases import Make
-from tensorlite.autograd.op import Op, TABLE
+from tensorlite.autograd.op import TABLE, Op
 from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.tensor import Tensor
 

@@ -65,8 +65,10 @@ def dim_of(op: str, dim, ndim: int) -> int:
     d = index(op, dim)
     n = max(ndim, 1)
     if not -n <= d < n:
-        raise IndexError(f"{op}: dim {d} is out of range; wanted {-n} to {n - 1} "
-                         f"(Dimension out of range for a tensor of {ndim} dimensions)")
+        raise IndexError(
+            f"{op}: dim {d} is out of range; wanted {-n} to {n - 1} "
+            f"(Dimension out of range for a tensor of {ndim} dimensions)"
+        )
     return d % n
 
 
@@ -104,15 +106,20 @@ def infer(op: str, sizes: Shape, numel: int, of: Shape) -> Shape:
     if -1 in sizes:
         known = math.prod(s for s in sizes if s != -1)
         if known == 0:
-            raise ShapeError(f"{op}: cannot work out -1 in {sizes} for {tuple(of)}; the other sizes hold no elements "
-                             "(the unspecified dimension size -1 can be any value)")
+            raise ShapeError(
+                f"{op}: cannot work out -1 in {sizes} for {tuple(of)}; the other sizes hold no elements "
+                "(the unspecified dimension size -1 can be any value)"
+            )
         if numel % known:
-            raise ShapeError(f"{op}: shape {sizes} is invalid for {tuple(of)} with {numel} elements; "
-                             f"wanted a multiple of {known}")
+            raise ShapeError(
+                f"{op}: shape {sizes} is invalid for {tuple(of)} with {numel} elements; wanted a multiple of {known}"
+            )
         sizes = tuple(numel // known if s == -1 else s for s in sizes)
     if math.prod(sizes) != numel:
-        raise ShapeError(f"{op}: shape {sizes} is invalid for {tuple(of)}, an input of size {numel}; "
-                         f"wanted {numel} elements, got {math.prod(sizes)}")
+        raise ShapeError(
+            f"{op}: shape {sizes} is invalid for {tuple(of)}, an input of size {numel}; "
+            f"wanted {numel} elements, got {math.prod(sizes)}"
+        )
     return sizes
 
 
@@ -132,8 +139,10 @@ def pair(op: str, value, what: str = "value") -> tuple[int, int]:
 def windows(op: str, size: int, kernel: int, stride: int, pad: int, dilation: int = 1, ceil: bool = False) -> int:
     """How many windows of ``kernel`` fit: floor((size + 2 pad - dilation (kernel - 1) - 1) / stride) + 1."""
     if stride < 1 or dilation < 1 or pad < 0 or kernel < 1:
-        raise ShapeError(f"{op}: kernel {kernel}, stride {stride}, padding {pad}, dilation {dilation}; "
-                         "wanted kernel, stride and dilation of 1 or more and padding of 0 or more")
+        raise ShapeError(
+            f"{op}: kernel {kernel}, stride {stride}, padding {pad}, dilation {dilation}; "
+            "wanted kernel, stride and dilation of 1 or more and padding of 0 or more"
+        )
     span = size + 2 * pad - dilation * (kernel - 1) - 1
     n = (-(-span // stride) if ceil else span // stride) + 1
     if ceil and (n - 1) * stride >= size + pad:

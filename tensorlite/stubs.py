@@ -191,4 +191,3 @@ def main(arguments: list[str]) -> int:
             path.write_text(stubs()[path], encoding="utf-8")
             print(f"wrote {path}")
     return int("--check" in arguments and bool(stale))
-

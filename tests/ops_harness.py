@@ -13,7 +13,7 @@ import numpy as np
 import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.cases import LAYOUTS, Make
-from tensorlite.autograd.op import Op, TABLE
+from tensorlite.autograd.op import TABLE, Op
 from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.run import execute, set_seam
 from tensorlite.autograd.tensor import Tensor, from_array

@@ -27,8 +27,11 @@ def _geometries(n=40):
         padding = draw.integers(0, 3, 2).tolist()
         if all(s + 2 * p >= dilation * (k - 1) + 1 for s, k, p in zip(size, kernel, padding)):
             n -= 1
-            yield ((2, channels, *size), (features, channels // groups, *kernel),
-                   dict(stride=stride, padding=tuple(padding), dilation=dilation, groups=groups))
+            yield (
+                (2, channels, *size),
+                (features, channels // groups, *kernel),
+                dict(stride=stride, padding=tuple(padding), dilation=dilation, groups=groups),
+            )
 
 
 @pytest.mark.parametrize("few", [0, 10**9])
@@ -177,8 +180,12 @@ def _compare(torch, ours, theirs, arrays, second=True):
 def test_conv2d_beside_pytorch(torch):
     for x, w, how in _geometries(30):
         arrays = [rng.standard_normal(s) for s in (x, w, w[:1])]
-        _compare(torch, lambda *a, how=how: conv2d(*a, **how),
-                 lambda *a, how=how: torch.nn.functional.conv2d(*a, **how), arrays)
+        _compare(
+            torch,
+            lambda *a, how=how: conv2d(*a, **how),
+            lambda *a, how=how: torch.nn.functional.conv2d(*a, **how),
+            arrays,
+        )
 
 
 @pytest.mark.parity
@@ -188,29 +195,48 @@ def test_conv_transpose2d_beside_pytorch(torch):
             continue
         how = dict(stride=stride, padding=padding, output_padding=extra, dilation=dilation, groups=groups)
         arrays = [rng.standard_normal(s) for s in ((2, 4, 3, 4), (4, 3, 3, 2), (3 * groups,))]
-        _compare(torch, lambda *a, how=how: conv_transpose2d(*a, **how),
-                 lambda *a, how=how: torch.nn.functional.conv_transpose2d(*a, **how), arrays)
+        _compare(
+            torch,
+            lambda *a, how=how: conv_transpose2d(*a, **how),
+            lambda *a, how=how: torch.nn.functional.conv_transpose2d(*a, **how),
+            arrays,
+        )
 
 
 @pytest.mark.parity
 def test_pools_beside_pytorch(torch):
     f = torch.nn.functional
     for size, kernel, stride, padding, ceil in itertools.product(
-            ((6, 5), (7, 8)), (2, 3), (None, 1, 2), (0, 1), (False, True)):
+        ((6, 5), (7, 8)), (2, 3), (None, 1, 2), (0, 1), (False, True)
+    ):
         x = rng.permutation(2 * size[0] * size[1]).reshape(2, *size) / 7.0
         for dilation in (1, 2):
             how = dict(stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil, return_indices=True)
-            _compare(torch, lambda a, k=kernel, how=how: max_pool2d(a, k, **how),
-                     lambda a, k=kernel, how=how: f.max_pool2d(a, k, **how), [x])
+            _compare(
+                torch,
+                lambda a, k=kernel, how=how: max_pool2d(a, k, **how),
+                lambda a, k=kernel, how=how: f.max_pool2d(a, k, **how),
+                [x],
+            )
             _, at = max_pool2d(tl.tensor(x), kernel, **how)
             assert (at.numpy() == f.max_pool2d(torch.tensor(x), kernel, **how)[1].numpy()).all()
         for include, divisor in ((True, None), (False, None), (True, 3)):
-            how = dict(stride=stride, padding=padding, ceil_mode=ceil, count_include_pad=include,
-                       divisor_override=divisor)
-            _compare(torch, lambda a, k=kernel, how=how: avg_pool2d(a, k, **how),
-                     lambda a, k=kernel, how=how: f.avg_pool2d(a, k, **how), [x])
+            how = dict(
+                stride=stride, padding=padding, ceil_mode=ceil, count_include_pad=include, divisor_override=divisor
+            )
+            _compare(
+                torch,
+                lambda a, k=kernel, how=how: avg_pool2d(a, k, **how),
+                lambda a, k=kernel, how=how: f.avg_pool2d(a, k, **how),
+                [x],
+            )
         for out in itertools.product((1, 3, 4), (2, 5, 9)):
-            _compare(torch, lambda a, o=out: adaptive_avg_pool2d(a, o),
-                     lambda a, o=out: f.adaptive_avg_pool2d(a, o), [x])
-            _compare(torch, lambda a, o=out: adaptive_max_pool2d(a, o, return_indices=True),
-                     lambda a, o=out: f.adaptive_max_pool2d(a, o, return_indices=True), [x])
+            _compare(
+                torch, lambda a, o=out: adaptive_avg_pool2d(a, o), lambda a, o=out: f.adaptive_avg_pool2d(a, o), [x]
+            )
+            _compare(
+                torch,
+                lambda a, o=out: adaptive_max_pool2d(a, o, return_indices=True),
+                lambda a, o=out: f.adaptive_max_pool2d(a, o, return_indices=True),
+                [x],
+            )

@@ -39,8 +39,14 @@ class Keys:
         at, dotted = 0, False
         while at < len(shape) and (dotted or self.chance(0.85)):  # what follows ... goes on to the last dimension
             n, far = shape[at], self.chance(0.01)  # now and then beyond the end
-            kind = self.pick("slice", "slice", "none", "dots", *(("int", "scalar") if singles else ()),
-                             *(("tensor", "tensor", "tensor", "list", "mask", "bool") if picked else ()))
+            kind = self.pick(
+                "slice",
+                "slice",
+                "none",
+                "dots",
+                *(("int", "scalar") if singles else ()),
+                *(("tensor", "tensor", "tensor", "list", "mask", "bool") if picked else ()),
+            )
             if kind == "none":
                 parts.append(None)
                 continue
@@ -61,12 +67,12 @@ class Keys:
             elif kind == "scalar":
                 parts.append(np.asarray(self.rng.integers(-n, n)))
             elif kind == "tensor":
-                parts.append(self.rng.integers(-n, n + far, picked[self.rng.integers(len(picked)):]))
+                parts.append(self.rng.integers(-n, n + far, picked[self.rng.integers(len(picked)) :]))
             elif kind == "list":
                 parts.append(self.rng.integers(-n, n, picked[-1]).tolist())
             else:
                 rank = int(self.rng.integers(1, len(shape) - at + 1))
-                mask = self.rng.random(shape[at:at + rank]) < 0.6
+                mask = self.rng.random(shape[at : at + rank]) < 0.6
                 if mask.sum() not in (1, picked[-1]) and not self.chance(0.2):
                     continue
                 parts.append(mask)
@@ -178,7 +184,7 @@ def test_what_a_key_may_hold():
     assert x[(0, 2), (1, 0)].tolist() == [1, 8]
     assert x[tl.tensor([0, 2], dtype=tl.int32)].shape == (2, 4)
     assert x[[True, False, True]].tolist() == x[[0, 2]].tolist()
-    assert x[tl.tensor(1):tl.tensor(2), np.int64(0):].shape == (1, 4)
+    assert x[tl.tensor(1) : tl.tensor(2), np.int64(0) :].shape == (1, 4)
     assert x[[]].shape == (0, 4) and x[[], :1].shape == (0, 1)
     assert x[True].shape == (1, 3, 4) and x[False].shape == (0, 3, 4) and x[True, [0, 1]].shape == (2, 4)
     assert x[x > 3].tolist() == list(range(4, 12))
@@ -198,27 +204,30 @@ def test_equal_constants_of_other_types_are_other_keys():
     assert x[False].shape == (0, 4) and x[0].shape == ()
 
 
-@pytest.mark.parametrize(("key", "error", "says"), [
-    (3, IndexError, "index 3 is out of bounds"),
-    ((0, -5), IndexError, "-5"),
-    ([0, 3], IndexError, "getitem: index 3 is out of bounds for dimension 0 with size 3"),
-    ((slice(None), [-5, 0]), IndexError, "getitem: index -5 is out of bounds for dimension 1 with size 4"),
-    (([0, 1], [0, 4]), IndexError, "getitem: index 4 is out of bounds for dimension 1 with size 4"),
-    ((0, 0, 0), IndexError, "too many indices"),
-    ((0, [0], 0), IndexError, "too many indices for tensor of dimension 2"),
-    (([0, 1], [0, 1, 2]), IndexError, "could not be broadcast together with shapes"),
-    (np.array([True, False]), IndexError, "shape of the mask"),
-    (np.ones((3, 3), bool), IndexError, "shape of the mask"),
-    (1.5, IndexError, "only integers, slices"),
-    ([1.5], IndexError, "long, int, byte or bool"),
-    (np.ones(2), IndexError, "long, int, byte or bool"),
-    ({}, IndexError, "only integers, slices"),
-    ("a", TypeError, "'a'"),
-    (["a"], (TypeError, IndexError), None),
-    (slice(None, None, -1), ValueError, "step must be greater than zero"),
-    (slice(None, None, 0), ValueError, "step"),
-    (slice(0.5, None), TypeError, "slice indices must be integers"),
-])
+@pytest.mark.parametrize(
+    ("key", "error", "says"),
+    [
+        (3, IndexError, "index 3 is out of bounds"),
+        ((0, -5), IndexError, "-5"),
+        ([0, 3], IndexError, "getitem: index 3 is out of bounds for dimension 0 with size 3"),
+        ((slice(None), [-5, 0]), IndexError, "getitem: index -5 is out of bounds for dimension 1 with size 4"),
+        (([0, 1], [0, 4]), IndexError, "getitem: index 4 is out of bounds for dimension 1 with size 4"),
+        ((0, 0, 0), IndexError, "too many indices"),
+        ((0, [0], 0), IndexError, "too many indices for tensor of dimension 2"),
+        (([0, 1], [0, 1, 2]), IndexError, "could not be broadcast together with shapes"),
+        (np.array([True, False]), IndexError, "shape of the mask"),
+        (np.ones((3, 3), bool), IndexError, "shape of the mask"),
+        (1.5, IndexError, "only integers, slices"),
+        ([1.5], IndexError, "long, int, byte or bool"),
+        (np.ones(2), IndexError, "long, int, byte or bool"),
+        ({}, IndexError, "only integers, slices"),
+        ("a", TypeError, "'a'"),
+        (["a"], (TypeError, IndexError), None),
+        (slice(None, None, -1), ValueError, "step must be greater than zero"),
+        (slice(None, None, 0), ValueError, "step"),
+        (slice(0.5, None), TypeError, "slice indices must be integers"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 def test_refused_keys(key, error, says):
     x = tl.zeros(3, 4)
@@ -254,13 +263,28 @@ def test_values_that_are_refused():
     assert x.sum().item() == 0
 
 
-@pytest.mark.parametrize(("dtype", "value", "stored"), [
-    (tl.int64, 1.9, 1), (tl.int64, True, 1), (tl.uint8, -1, 255), (tl.uint8, 255, 255), (tl.bool, 0.5, True),
-    (tl.float32, float("inf"), float("inf")), (tl.float16, 65504.0, 65504.0), (tl.int8, np.int64(-128), -128),
-    (tl.float32, np.float64(0.5), 0.5), (tl.uint8, 256, None), (tl.uint8, -256, None), (tl.int8, 128, None),
-    (tl.int64, 2**70, None), (tl.int64, float("nan"), None), (tl.int64, 1e30, None), (tl.float32, 1e300, None),
-    (tl.float16, 1e5, None),
-])
+@pytest.mark.parametrize(
+    ("dtype", "value", "stored"),
+    [
+        (tl.int64, 1.9, 1),
+        (tl.int64, True, 1),
+        (tl.uint8, -1, 255),
+        (tl.uint8, 255, 255),
+        (tl.bool, 0.5, True),
+        (tl.float32, float("inf"), float("inf")),
+        (tl.float16, 65504.0, 65504.0),
+        (tl.int8, np.int64(-128), -128),
+        (tl.float32, np.float64(0.5), 0.5),
+        (tl.uint8, 256, None),
+        (tl.uint8, -256, None),
+        (tl.int8, 128, None),
+        (tl.int64, 2**70, None),
+        (tl.int64, float("nan"), None),
+        (tl.int64, 1e30, None),
+        (tl.float32, 1e300, None),
+        (tl.float16, 1e5, None),
+    ],
+)
 def test_numbers_that_fit_and_that_do_not(dtype, value, stored):
     for key in (0, slice(None), [0], np.array([True, False])):
         x = tl.zeros(2, dtype=dtype)

@@ -52,8 +52,7 @@ def test_the_same_bits_for_every_number_of_threads(threads):
     for n in (1, 2, 3, 8):
         threads(n)
         assert tl.get_num_threads() == n
-        for _ in range(20):
-            found.append((tl.nn.functional.linear(x, w).numpy(), matmul_p(g, x, tx=True).numpy()))
+        found += [(tl.nn.functional.linear(x, w).numpy(), matmul_p(g, x, tx=True).numpy()) for _ in range(20)]
     assert all((a == found[0][0]).all() and (b == found[0][1]).all() for a, b in found)
     with pytest.raises(RuntimeError, match="positive"):
         tl.set_num_threads(0)
@@ -88,9 +87,7 @@ def test_calls_from_several_threads(threads):
     want, wrong = tl.nn.functional.linear(x, w), []
 
     def work():
-        for _ in range(50):
-            if not (tl.nn.functional.linear(x, w) == want).all():
-                wrong.append(1)
+        wrong.extend(1 for _ in range(50) if not (tl.nn.functional.linear(x, w) == want).all())
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     for t in workers:
@@ -116,12 +113,15 @@ def test_plain_kernels_do_the_same(threads):
     x, w = tl.randn(8, 8), tl.randn(8, 8)
     ours = (x @ w).softmax(1)
     with config.KERNELS("plain"):
-        assert cpu.extension() is None and cpu.kernel_names() == [] and cpu.isa() == "none" and tl.get_num_threads() == 1
+        assert (
+            cpu.extension() is None and cpu.kernel_names() == [] and cpu.isa() == "none" and tl.get_num_threads() == 1
+        )
         assert np.allclose((x @ w).softmax(1).numpy(), ours.numpy(), atol=1e-6)
 
 
 def test_a_wrong_setting_is_named():
     for name, value in (("TL_ISA", "mmx"), ("TL_KERNELS", "quick"), ("TL_DEBUG", "9")):
-        run = subprocess.run([sys.executable, "-c", "import tensorlite"], env={**os.environ, name: value},
-                             capture_output=True, text=True)
+        run = subprocess.run(
+            [sys.executable, "-c", "import tensorlite"], env={**os.environ, name: value}, capture_output=True, text=True
+        )
         assert run.returncode and name in run.stderr and "wanted one of" in run.stderr

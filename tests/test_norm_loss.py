@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 import tensorlite as tl
+from tensorlite.ops.cross_entropy import cross_entropy, nll_loss
 from tensorlite.ops.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    cross_entropy,
     kl_div,
     l1_loss,
     mse_loss,
-    nll_loss,
 )
 from tensorlite.ops.norm import batch_norm, layer_norm
 from tensorlite.ops.smooth import elu, erf, gelu, hardtanh, leaky_relu, relu6, silu, softplus
@@ -53,8 +52,9 @@ def test_backward_after_the_statistics_moved_again():
 def test_evaluation_is_the_training_formula():
     x, w, b = _t(5, 3), _t(3), _t(3)
     mean, var = x.mean(0), x.var(0, unbiased=False)
-    np.testing.assert_allclose(batch_norm(x, mean, var, w, b).numpy(),
-                               batch_norm(x, None, None, w, b, training=True).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        batch_norm(x, mean, var, w, b).numpy(), batch_norm(x, None, None, w, b, training=True).numpy(), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("d", [tl.float16, tl.bfloat16], ids=["float16", "bfloat16"])
@@ -206,8 +206,13 @@ def test_kinks_beside_pytorch(torch):
     f = torch.nn.functional
     x = np.array([-1.0, 0.0, 1.0, 2.0, 6.0])
     for ours, theirs, more in (
-            (hardtanh, f.hardtanh, {}), (relu6, f.relu6, {}), (leaky_relu, f.leaky_relu, {}),
-            (elu, f.elu, dict(alpha=1.5)), (softplus, f.softplus, dict(threshold=2.0)), (gelu, f.gelu, {})):
+        (hardtanh, f.hardtanh, {}),
+        (relu6, f.relu6, {}),
+        (leaky_relu, f.leaky_relu, {}),
+        (elu, f.elu, dict(alpha=1.5)),
+        (softplus, f.softplus, dict(threshold=2.0)),
+        (gelu, f.gelu, {}),
+    ):
         a, b = tl.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
         y, z = ours(a, **more), theirs(b, **more)
         y.sum().backward()

@@ -11,8 +11,11 @@ ONES = 0xFFFFFFFF
 VECTORS = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     ((ONES,) * 4, (ONES,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
 ]
 
 
@@ -34,7 +37,9 @@ def test_log_and_turn_are_exact_to_rounding():
     x = np.random.default_rng(0).random(20_000) + 1e-12
     assert np.abs(philox.natural_log(np, x) / np.log(x) - 1).max() < 1e-13
     c, s = philox.turn(np, x % 1)
-    assert np.abs(c - np.cos(2 * np.pi * (x % 1))).max() < 1e-14 and np.abs(s - np.sin(2 * np.pi * (x % 1))).max() < 1e-14
+    assert (
+        np.abs(c - np.cos(2 * np.pi * (x % 1))).max() < 1e-14 and np.abs(s - np.sin(2 * np.pi * (x % 1))).max() < 1e-14
+    )
 
 
 def test_seeds_repeat_and_differ():

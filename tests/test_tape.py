@@ -50,8 +50,15 @@ def test_grad_accumulates_and_never_aliases():
     assert g.tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("make", [lambda x: x.sum(), lambda x: x.t().reshape(-1).sum(), lambda x: x.expand(2, 2, 3).sum(),
-                                  lambda x: x[::2].sum() + x.t()[1].sum()])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: x.sum(),
+        lambda x: x.t().reshape(-1).sum(),
+        lambda x: x.expand(2, 2, 3).sum(),
+        lambda x: x[::2].sum() + x.t()[1].sum(),
+    ],
+)
 def test_grad_is_contiguous_and_owned(make):
     x = tl.ones(2, 3, dtype=tl.float64, requires_grad=True)
     make(x).backward()
@@ -391,7 +398,7 @@ def test_function():
     (g,) = tl.autograd.grad(Exp.apply(x), x, create_graph=True)
     (h,) = tl.autograd.grad(g, x)
     assert np.allclose([g.item(), h.item()], np.exp(2.0))
-    a, b, c = Split.apply(x, 5.0)
+    _, b, c = Split.apply(x, 5.0)
     assert not c.requires_grad
     b.backward()
     assert x.grad.item() == 1.0
@@ -490,7 +497,7 @@ def test_nodes_tell_their_graph():
     x = leaf(1.0)
     y = (x * 2) + 1
     assert y.grad_fn.name() == "AddBackward0"
-    (mul, index), = y.grad_fn.next_functions
+    ((mul, index),) = y.grad_fn.next_functions
     assert mul.name() == "MulBackward0" and index == 0
     assert mul.next_functions[0][0].name() == "AccumulateGrad"
     assert x.grad_fn is None and x.is_leaf and not y.is_leaf

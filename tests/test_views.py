@@ -83,10 +83,10 @@ def test_in_place_on_leaf_expanded_and_forbidden_views():
     with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
         tl.zeros(1).expand(3).add_(1)
     y = x * 1
-    a, b = y.unbind()
+    a, _ = y.unbind()
     with pytest.raises(RuntimeError, match="multiple views"):
         a.add_(1)
-    c, d = y.split(1)
+    c, _ = y.split(1)
     with pytest.raises(RuntimeError, match="multiple views"):
         c.mul_(2)
     with tl.no_grad():
@@ -101,7 +101,7 @@ def test_in_place_on_leaf_expanded_and_forbidden_views():
 def test_split_views_share_memory_and_can_be_read_after_a_write_to_the_base():
     x = leaf([1.0, 2.0, 3.0])
     y = x * 1
-    a, b = y.split([1, 2])
+    _, b = y.split([1, 2])
     y.mul_(4)
     b.sum().backward()
     assert b.tolist() == [8.0, 12.0] and x.grad.tolist() == [0.0, 4.0, 4.0]
@@ -161,7 +161,15 @@ def test_detach_shares_storage_and_version():
 
 def test_views_are_views():
     x = tl.arange(6)
-    for v in (x.view(2, 3), x.reshape(3, 2), x[1:], x.view(2, 3).t(), x.unsqueeze(0), x.expand(2, 6), x.view(1, 6).squeeze()):
+    for v in (
+        x.view(2, 3),
+        x.reshape(3, 2),
+        x[1:],
+        x.view(2, 3).t(),
+        x.unsqueeze(0),
+        x.expand(2, 6),
+        x.view(1, 6).squeeze(),
+    ):
         assert np.shares_memory(v.numpy(), x.numpy()) and v._base is x
     t = x.view(2, 3).t()
     assert not np.shares_memory(t.reshape(6).numpy(), x.numpy())
@@ -206,23 +214,26 @@ def test_writes_under_no_grad_are_seen_by_the_version_check():
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("program", [
-    "y = x * 2; v = y[0]; v.mul_(3)",
-    "y = x * 2; v = y[0]; y.mul_(3); y = y + v.sum()",
-    "y = x * 2; v = y.t(); w = v[1:]; w.mul_(x.t()[1:])",
-    "y = x * 2; y[0] = x[1]; y[:, 1] += y[:, 0]",
-    "y = x * 2; v = y.view(-1); v[1:].add_(v[:-1].clone()); v[2] = 0",
-    "y = x.exp(); y = y * 1; y.transpose(0, 1).mul_(2); y.select(1, 0).copy_(x[:, 1])",
-    "y = L.zeros(2, 2, dtype=L.float64); y[0] = x[0] * x[1]; y[1].add_(x[0]); v = y[1]; y.mul_(2); y = y * v",
-    "y = x * 1; a = y[0]; b = y[1]; a.add_(b); b.mul_(a)",
-    "y = x * 1; v = y.narrow(1, 0, 1); v.fill_(3.0); y.mul_(x)",
-    "y = x * 1; v = y.unsqueeze(0); v.sub_(x * 3); w = v[0, 0]; w.neg_()",
-    "y = x * 1; y.clamp_(-0.5, 0.5); y.relu_(); y.add_(x)",
-    "y = x * 1; v = y[0]; v.relu_(); y.sigmoid_(); u = y[1]; u.tanh_()",
-    "y = x * 1; y.masked_fill_(y > 0, 2.0); y[y < 0] = 0; y = y * x",
-    "y = x * 1; z = y * y; y.add_(1)",
-    "y = x * 1; v = y[0]; z = v * v; y[1].add_(1); y = z",
-])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "y = x * 2; v = y[0]; v.mul_(3)",
+        "y = x * 2; v = y[0]; y.mul_(3); y = y + v.sum()",
+        "y = x * 2; v = y.t(); w = v[1:]; w.mul_(x.t()[1:])",
+        "y = x * 2; y[0] = x[1]; y[:, 1] += y[:, 0]",
+        "y = x * 2; v = y.view(-1); v[1:].add_(v[:-1].clone()); v[2] = 0",
+        "y = x.exp(); y = y * 1; y.transpose(0, 1).mul_(2); y.select(1, 0).copy_(x[:, 1])",
+        "y = L.zeros(2, 2, dtype=L.float64); y[0] = x[0] * x[1]; y[1].add_(x[0]); v = y[1]; y.mul_(2); y = y * v",
+        "y = x * 1; a = y[0]; b = y[1]; a.add_(b); b.mul_(a)",
+        "y = x * 1; v = y.narrow(1, 0, 1); v.fill_(3.0); y.mul_(x)",
+        "y = x * 1; v = y.unsqueeze(0); v.sub_(x * 3); w = v[0, 0]; w.neg_()",
+        "y = x * 1; y.clamp_(-0.5, 0.5); y.relu_(); y.add_(x)",
+        "y = x * 1; v = y[0]; v.relu_(); y.sigmoid_(); u = y[1]; u.tanh_()",
+        "y = x * 1; y.masked_fill_(y > 0, 2.0); y[y < 0] = 0; y = y * x",
+        "y = x * 1; z = y * y; y.add_(1)",
+        "y = x * 1; v = y[0]; z = v * v; y[1].add_(1); y = z",
+    ],
+)
 def test_programs_as_in_pytorch(program):
     torch = pytest.importorskip("torch")
     found = []
@@ -231,8 +242,11 @@ def test_programs_as_in_pytorch(program):
         names = {"L": lib, "x": x}
         try:
             exec(program, names)
-            names["y"].backward(lib.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=lib.float64)
-                                if names["y"].ndim == 2 else lib.tensor([1.0, 2.0], dtype=lib.float64))
+            names["y"].backward(
+                lib.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=lib.float64)
+                if names["y"].ndim == 2
+                else lib.tensor([1.0, 2.0], dtype=lib.float64)
+            )
             found.append((names["y"].detach().tolist(), x.grad.tolist()))
         except RuntimeError as error:
             found.append(type(error).__mro__[-4:] and "RuntimeError")

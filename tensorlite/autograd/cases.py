@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.tensor import Tensor, from_array
-from tensorlite.dtypes import bool as bool_
-from tensorlite.dtypes import dtype, float64, int64
+from tensorlite.dtypes import bool as bool_, dtype, float64, int64
 
 LAYOUTS = ("contiguous", "strided")
 
@@ -20,8 +19,9 @@ class Make:
     The tests run an op's cases once for each dtype and layout; the values are the same in all.
     """
 
-    def __init__(self, seed: int = 0, float_type: dtype = float64, layout: str = "contiguous",
-                 requires_grad: bool = False):
+    def __init__(
+        self, seed: int = 0, float_type: dtype = float64, layout: str = "contiguous", requires_grad: bool = False
+    ):
         self.rng = np.random.default_rng(seed)
         self.float_type, self.layout, self.requires_grad = float_type, layout, requires_grad
 
@@ -53,7 +53,9 @@ class Make:
         array = np.asarray(values).astype(d.np)
         if self.layout == "strided" and array.ndim:
             # every other element of a larger array whose axes run the other way: neither C nor Fortran order
-            room = np.zeros((*array.shape[:-1][::-1], array.shape[-1] * 2) if array.ndim > 1 else array.shape[0] * 2, d.np)
+            room = np.zeros(
+                (*array.shape[:-1][::-1], array.shape[-1] * 2) if array.ndim > 1 else array.shape[0] * 2, d.np
+            )
             view = room[..., ::2]
             axes = (*reversed(range(array.ndim - 1)), array.ndim - 1)
             view = view.transpose(axes)

@@ -16,7 +16,7 @@ from tensorlite.errors import GradError
 
 
 class Context:
-    """What forward leaves for backward: ``save_for_backward``, ``mark_non_differentiable``, ``mark_dirty``, attributes."""
+    """What forward leaves for backward: saved tensors, marks on inputs and outputs, attributes of its own."""
 
     def __init__(self):
         self._tensors: tuple = ()
@@ -50,8 +50,10 @@ class Context:
             return self._tensors
         saved = self._node.saved
         if saved is None:
-            raise GradError("saved_tensors: trying to backward through the graph a second time; the saved tensors have "
-                            "already been freed. Specify retain_graph=True if you need to backward twice.")
+            raise GradError(
+                "saved_tensors: trying to backward through the graph a second time; the saved tensors have "
+                "already been freed. Specify retain_graph=True if you need to backward twice."
+            )
         out = []
         items = iter(saved)
         for item in items:
@@ -105,8 +107,10 @@ class Function:
         raise NotImplementedError
 
     def __init__(self):
-        raise RuntimeError(f"{type(self).__name__} should not be instantiated. Methods on autograd functions are all "
-                           "static, so you should invoke them on the class itself: use YourOp.apply(...)")
+        raise RuntimeError(
+            f"{type(self).__name__} should not be instantiated. Methods on autograd functions are all "
+            "static, so you should invoke them on the class itself: use YourOp.apply(...)"
+        )
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
@@ -134,8 +138,11 @@ class Function:
         # an input handed back unchanged becomes a new tensor, so that it can have this node
         made = [alias(o) if isinstance(o, Tensor) and id(o) in given and id(o) not in dirty else o for o in outs]
         tensors = [m for m in made if isinstance(m, Tensor)]
-        silent = tuple(k for k, o in enumerate(outs) if any(o is s for s in ctx._silent)
-                       or not isinstance(o, Tensor) or not o._spec.dtype.is_floating_point)
+        silent = tuple(
+            k
+            for k, o in enumerate(outs)
+            if any(o is s for s in ctx._silent) or not isinstance(o, Tensor) or not o._spec.dtype.is_floating_point
+        )
         node = new(Node)
         node.parents = tuple(nodes[k] for k in wanted)
         node.plan = cls._plan(ctx, args, wanted, [m._spec if isinstance(m, Tensor) else None for m in made], silent)
@@ -181,11 +188,13 @@ class Function:
                 grads = [_zeros(s) if x is None and s is not None else x for x, s in zip(grads, specs)]
             found = cls.backward(ctx, *grads)
             found = found if isinstance(found, tuple) else (found,)
-            if len(found) > len(shapes) and all(f is None for f in found[len(shapes):]):
-                found = found[:len(shapes)]
+            if len(found) > len(shapes) and all(f is None for f in found[len(shapes) :]):
+                found = found[: len(shapes)]
             if len(found) != len(shapes):
-                raise GradError(f"{cls.__name__}: function returned an incorrect number of gradients (expected {len(shapes)}, "
-                                f"got {len(found)})")
+                raise GradError(
+                    f"{cls.__name__}: function returned an incorrect number of gradients (expected {len(shapes)}, "
+                    f"got {len(found)})"
+                )
             out = []
             for k in wanted:
                 f = found[k]

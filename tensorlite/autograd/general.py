@@ -19,9 +19,12 @@ def general_plan(op: Any, entry: Entry, args: tuple, wanted: list, made: list) -
     p = entry.general.get(key)
     if p is None:
         p = entry.general[key] = _make_plan(op, entry, wanted)
-    saved = tuple(v for n in p.names if n != "y"
-                  for v in (args[len(op.inputs) - 1:] if n == op.variadic
-                            else (args[op.inputs.index(n)],)))
+    saved = tuple(
+        v
+        for n in p.names
+        if n != "y"
+        for v in (args[len(op.inputs) - 1 :] if n == op.variadic else (args[op.inputs.index(n)],))
+    )
     if "y" in p.names:
         saved += tuple(v for m in made for v in (m._arr, m._ver))
     return p, saved
@@ -32,8 +35,7 @@ def _make_plan(op: Any, entry: Entry, wanted: list) -> Plan:
     p.op, p.name, p.kw, p.specs, p.out, p.outs = op, node_name(op.name), entry.kw, entry.specs, entry.out, entry.outs
     p.sums, p.single, p.fresh = None, len(wanted) == 1, True
     rules = [(op.inputs[min(k, len(op.inputs) - 1)], k) for k in wanted]
-    asked = set(op.rule_arguments(op.joint)) if op.joint else {
-        a for i, _ in rules for a in op.arguments.get(i, ())}
+    asked = set(op.rule_arguments(op.joint)) if op.joint else {a for i, _ in rules for a in op.arguments.get(i, ())}
     p.names = tuple(n for n in [*op.inputs, "y"] if n in asked)
     want = tuple(k in wanted for k in range(len(entry.specs)))
     p.back = p.fast = partial(_back, op, rules, asked, want)

@@ -19,8 +19,15 @@ from tensorlite.dtypes import can_cast
 from tensorlite.errors import DTypeError, GradError
 
 
-def op(fn: Callable | None = None, *, name: str | None = None, method: bool | str | tuple = False,
-       in_place: bool = False, out: bool = False, torch: Any = "same") -> Any:
+def op(
+    fn: Callable | None = None,
+    *,
+    name: str | None = None,
+    method: bool | str | tuple = False,
+    in_place: bool = False,
+    out: bool = False,
+    torch: Any = "same",
+) -> Any:
     """Register a public function made of other ops. ``method`` attaches it to Tensor (True: under its own name)."""
     if fn is None:
         return functools.partial(op, name=name, method=method, in_place=in_place, out=out, torch=torch)
@@ -40,8 +47,9 @@ def face(primitive: Any, *, method: bool | str | tuple = False, in_place: bool =
     return decorate
 
 
-def _publish(fn: Callable, entry: Op, method: bool | str | tuple, in_place: bool, out: bool,
-             primitive: Primitive | None) -> Any:
+def _publish(
+    fn: Callable, entry: Op, method: bool | str | tuple, in_place: bool, out: bool, primitive: Primitive | None
+) -> Any:
     call = _with_out(fn, entry.name) if out else fn
     if not hasattr(call, "op"):
         call.op = entry  # type: ignore[attr-defined]
@@ -140,19 +148,28 @@ def _with_out(fn: Callable, name: str) -> Callable:
 def store(result: Any, out: Any, args: tuple, name: str) -> Any:
     """Write ``result`` into ``out`` by PyTorch's rules of ``out=``."""
     if isinstance(result, tuple):
-        return type(result)(*(store(r, o, args, name) for r, o in zip(result, out))) \
-            if hasattr(result, "_fields") else tuple(store(r, o, args, name) for r, o in zip(result, out))
+        return (
+            type(result)(*(store(r, o, args, name) for r, o in zip(result, out)))
+            if hasattr(result, "_fields")
+            else tuple(store(r, o, args, name) for r, o in zip(result, out))
+        )
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}: out is {type(out).__name__}; wanted a Tensor")
     if needs_grad(out, *args):
-        raise GradError(f"{name}: functions with out=... arguments don't support automatic differentiation, but one of "
-                        "the arguments requires grad")
+        raise GradError(
+            f"{name}: functions with out=... arguments don't support automatic differentiation, but one of "
+            "the arguments requires grad"
+        )
     if not can_cast(result._spec.dtype, out._spec.dtype):
-        raise DTypeError(f"{name}: result type {result._spec.dtype.name} can't be cast to the desired output type "
-                         f"{out._spec.dtype.name}")
+        raise DTypeError(
+            f"{name}: result type {result._spec.dtype.name} can't be cast to the desired output type "
+            f"{out._spec.dtype.name}"
+        )
     if out._spec.shape != result._spec.shape:
-        out._arr, out._spec = result._arr.astype(out._spec.dtype.np), result._spec.like(
-            *result._spec.shape, dtype=out._spec.dtype)
+        out._arr, out._spec = (
+            result._arr.astype(out._spec.dtype.np),
+            result._spec.like(*result._spec.shape, dtype=out._spec.dtype),
+        )
     else:
         out._arr[...] = result._arr
     touch(out)

@@ -19,7 +19,7 @@ class Mode(NamedTuple):
     inference: bool = False
 
 
-_mode: ContextVar[Mode] = ContextVar("tensorlite_mode", default=Mode())
+_mode: ContextVar[Mode] = ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 - a NamedTuple is immutable
 mode = _mode.get
 set_mode = _mode.set
 

@@ -1,4 +1,4 @@
-"""Which kernel an entry gets: a compiled one whose gate opens, else the plain forward, made fit for its dtypes. Floor 2."""
+"""Which kernel an entry gets: a compiled one whose gate opens, else the plain forward fit for its dtypes. Floor 2."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def in_float32(kernel: Callable, outputs: int) -> Callable:
 
     def rounded(*arrays):
         inputs, outs = arrays[:-outputs], arrays[-outputs:]
-        wide = [a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
-                for a in inputs]
+        wide = [
+            a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
+            for a in inputs
+        ]
         temps = [np.empty(o.shape, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
         kernel(*wide, *temps)
         for o, t in zip(outs, temps):
@@ -67,5 +69,3 @@ def keyword_outputs(kernel: Callable, outputs: int, names: list[str]) -> Callabl
         kernel(*arrays[:-outputs], **dict(zip(names, arrays[-outputs:])))
 
     return call
-
-

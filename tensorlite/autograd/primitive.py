@@ -1,4 +1,4 @@
-"""Primitive: one op, whole. Its forward, law of shapes, gradient and cases; and ``run``, where numbers are made. Floor 2.
+"""Primitive: one op, whole. Its forward, law of shapes, gradient and cases, and what a call does. Floor 2.
 
 Positional inputs are data and may change between replays of a recorded program; keyword parameters are constants.
 See CONTRIBUTING.md, "add an op in six steps", for a walk through the parts.
@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlite.autograd import run as running
-from tensorlite.autograd import template
+from tensorlite.autograd import run as running, template
 from tensorlite.autograd.general import attach, general_plan, node_name
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Node, tick
@@ -41,9 +40,24 @@ class Primitive(Op):
 
     kind = "primitive"
 
-    def __init__(self, fn: Callable, name: str, *, elementwise: bool, ufunc: str | None, view: bool, dynamic: bool,
-                 mutates: Any, numbers: bool, floats: bool, out_dtype: dtype | None, signals: bool,
-                 promotes: tuple | None, alias: str | None, torch: Any):
+    def __init__(
+        self,
+        fn: Callable,
+        name: str,
+        *,
+        elementwise: bool,
+        ufunc: str | None,
+        view: bool,
+        dynamic: bool,
+        mutates: Any,
+        numbers: bool,
+        floats: bool,
+        out_dtype: dtype | None,
+        signals: bool,
+        promotes: tuple | None,
+        alias: str | None,
+        torch: Any,
+    ):
         super().__init__(fn, name, torch)
         self.elementwise, self.view, self.dynamic, self.mutates = elementwise, view, dynamic, mutates
         self.ufunc, self.numbers, self.floats, self.out_dtype = ufunc, numbers, floats, out_dtype
@@ -66,16 +80,28 @@ class Primitive(Op):
         self.cache: dict = {}
         self.symbol = fn.__name__
         self.namespace: dict[str, Any] = {
-            "__name__": fn.__module__, "cache": self.cache, "miss": self.miss, "Tensor": Tensor, "new": new,
-            "mode": mode, "tick": tick, "Node": Node, "View": View, "current_node": current_node, "lift": lift,
-            "wrap": wrap, "seam": running.seam, "trace": running.trace, "_first": self._first,
+            "__name__": fn.__module__,
+            "cache": self.cache,
+            "miss": self.miss,
+            "Tensor": Tensor,
+            "new": new,
+            "mode": mode,
+            "tick": tick,
+            "Node": Node,
+            "View": View,
+            "current_node": current_node,
+            "lift": lift,
+            "wrap": wrap,
+            "seam": running.seam,
+            "trace": running.trace,
+            "_first": self._first,
         }
         self.call = self.function = self._stub()
 
     def _read_signature(self) -> None:
         # from the code object: inspect.signature would be half of this package's import time
         code, fn = self.fn.__code__, self.fn
-        names = code.co_varnames[1:code.co_argcount]  # the first is xp
+        names = code.co_varnames[1 : code.co_argcount]  # the first is xp
         defaults = code.co_argcount - len(fn.__defaults__ or ())
         for k, name in enumerate(names, 1):
             if name == "out" or name.startswith("out_"):
@@ -88,7 +114,7 @@ class Primitive(Op):
         if code.co_flags & inspect.CO_VARARGS:
             self.variadic = code.co_varnames[end]
             self.inputs.append(self.variadic)
-        for name in code.co_varnames[code.co_argcount:end]:
+        for name in code.co_varnames[code.co_argcount : end]:
             if name == "out" or name.startswith("out_"):
                 self.outputs.append(name)
             else:
@@ -149,8 +175,15 @@ class Primitive(Op):
     def general(self) -> bool:
         """Whether calls go through ``apply`` instead of a text of their own."""
         tracked = self._tracked()
-        return bool(self.variadic or self.dynamic or self.multiple or len(self.outputs) > 1 or self.joint
-                    or self.mutates or len(tracked) > template.MAX_INPUTS)
+        return bool(
+            self.variadic
+            or self.dynamic
+            or self.multiple
+            or len(self.outputs) > 1
+            or self.joint
+            or self.mutates
+            or len(tracked) > template.MAX_INPUTS
+        )
 
     def _tracked(self) -> list[str]:
         """Inputs that may want a gradient. One with no rule counts: backward must be able to say that it is missing."""
@@ -175,23 +208,38 @@ class Primitive(Op):
             signature = [f"{n}=None" if n in self.optional else n for n in names]
             if self.params:
                 signature += [*([] if self.variadic else ["*"]), *(f"{p}{self._default(p)}" for p in self.params)]
-            text.append(f"def {self.symbol}({', '.join(signature)}): return apply(({', '.join(names)},), "
-                        f"dict({', '.join(f'{p}={p}' for p in self.params)}))")
+            text.append(
+                f"def {self.symbol}({', '.join(signature)}): return apply(({', '.join(names)},), "
+                f"dict({', '.join(f'{p}={p}' for p in self.params)}))"
+            )
             self.namespace["apply"] = self.apply
         else:
             self.saves = {m: self._saves(m) for m in range(1, 1 << len(tracked))}
             params = [(p, self._default(p)) for p in self.params]
-            text.append(template.call_source(self.symbol, self.inputs, self.optional, params, tracked, self.saves,
-                                             view=self.view, numbers=self.numbers and len(self.inputs) > 1,
-                                             public=self.public_names))
+            text.append(
+                template.call_source(
+                    self.symbol,
+                    self.inputs,
+                    self.optional,
+                    params,
+                    tracked,
+                    self.saves,
+                    view=self.view,
+                    numbers=self.numbers and len(self.inputs) > 1,
+                    public=self.public_names,
+                )
+            )
             for m in self.saves:
                 wanted = [i for k, i in enumerate(tracked) if m >> k & 1]
                 for prefix, rules, name in (("_rule_", self.arguments, "exact"), ("_fused_", fused, "fused")):
                     if name == "fused" and not fused:
                         continue
                     arguments = {i: rules.get(i, self.arguments.get(i, ["g"])) for i in wanted}
-                    text.append(template.back_source(name, m, wanted, arguments, self.saves[m], list(self.params),
-                                                     self.inputs, prefix))
+                    text.append(
+                        template.back_source(
+                            name, m, wanted, arguments, self.saves[m], list(self.params), self.inputs, prefix
+                        )
+                    )
             for i in tracked:
                 self.namespace[f"_rule_{i}"] = self.rules.get(i) or partial(self.missing, i)
                 self.namespace[f"_fused_{i}"] = self.fused.get(i) or self.namespace[f"_rule_{i}"]
@@ -243,8 +291,10 @@ class Primitive(Op):
         if self.view:
             outs = outs if self.multiple else (outs,)
             if self.multiple:  # each output remembers the one-output view op that leads to it
-                made = [View.make(array, spec, args[0], self.step(k, args[0]._spec, kw), MULTIPLE)
-                        for k, (array, spec) in enumerate(zip(outs, entry.outs))]
+                made = [
+                    View.make(array, spec, args[0], self.step(k, args[0]._spec, kw), MULTIPLE)
+                    for k, (array, spec) in enumerate(zip(outs, entry.outs))
+                ]
             else:
                 made = [View.make(outs[0], entry.out, args[0], entry, mode())]
         else:
@@ -257,8 +307,9 @@ class Primitive(Op):
         """The positions of the inputs that a call with ``count`` inputs and these constants writes to."""
         if callable(self.mutates):
             return self.mutates(count, **kw)
-        return tuple(k for k in range(count) if self.mutates
-                     and self.inputs[min(k, len(self.inputs) - 1)] in self.mutates)
+        return tuple(
+            k for k in range(count) if self.mutates and self.inputs[min(k, len(self.inputs) - 1)] in self.mutates
+        )
 
     moves = False  # set for ops that only move elements: half types need no float32 in between
     multiple = False  # set for ops whose number of outputs depends on constants (unbind, split)
@@ -288,8 +339,10 @@ class Primitive(Op):
         takes = [k for k in range(len(args)) if self.inputs[min(k, len(self.inputs) - 1)] in self.promotes]
         tensors = [args[k] for k in takes if args[k] is not None]
         common = common_dtype([t._spec for t in tensors], self.floats)
-        return tuple(a.to(common) if k in takes and a is not None and a._spec.dtype is not common else a
-                     for k, a in enumerate(args))
+        return tuple(
+            a.to(common) if k in takes and a is not None and a._spec.dtype is not common else a
+            for k, a in enumerate(args)
+        )
 
     def known(self, args: tuple, kw: dict) -> Entry | None:
         """The entry of a call like one before; None where the arguments want a closer look."""
@@ -314,8 +367,11 @@ class Primitive(Op):
         if not hasattr(self, "tracked"):
             self.finalize()
         device = _one_device(self.name, specs)
-        promoted = [s for k, s in enumerate(specs)
-                    if s is not None and self.inputs[min(k, len(self.inputs) - 1)] in self.promotes]
+        promoted = [
+            s
+            for k, s in enumerate(specs)
+            if s is not None and self.inputs[min(k, len(self.inputs) - 1)] in self.promotes
+        ]
         e = Entry()
         e.op, e.kw = self, kw
         if promoted:
@@ -375,8 +431,11 @@ class Primitive(Op):
         else:
             mask = sum(1 << self.tracked.index(self.inputs[k]) for k in wanted)
             node.plan = entry.plans[mask]
-            node.saved = tuple(v for s in self.saves[mask]
-                               for v in ((made[0]._arr, made[0]._ver) if s == "y" else (args[self.inputs.index(s)],)))
+            node.saved = tuple(
+                v
+                for s in self.saves[mask]
+                for v in ((made[0]._arr, made[0]._ver) if s == "y" else (args[self.inputs.index(s)],))
+            )
         node.seq = tick()
         node.extra = None if running.trace is None else running.trace()
         return node
@@ -392,8 +451,9 @@ class Primitive(Op):
             args = self.coerce(args)
             entry = self.entry(tuple([None if a is None else a._spec for a in args]), kw)
         out = getattr(entry, "out", None)  # an entry that needs casts first has none
-        fits = out is dest._spec or (out is not None and out.shape == dest._spec.shape
-                                     and out.dtype is dest._spec.dtype)
+        fits = out is dest._spec or (
+            out is not None and out.shape == dest._spec.shape and out.dtype is dest._spec.dtype
+        )
         if not fits or needs_grad(dest, *args):
             own = any(a is dest for a in args)
             before = previous(dest) if own else dest
@@ -425,10 +485,23 @@ class Primitive(Op):
 
 
 # ---- registration
-def primitive(fn: Callable | None = None, *, name: str | None = None, elementwise: bool = False,
-              ufunc: str | None = None, view: bool = False, dynamic: bool = False, mutates: Any = (),
-              numbers: bool | None = None, floats: bool = False, out_dtype: dtype | None = None, signals: bool = True,
-              promotes: tuple | None = None, alias: str | None = None, torch: Any = SAME) -> Any:
+def primitive(
+    fn: Callable | None = None,
+    *,
+    name: str | None = None,
+    elementwise: bool = False,
+    ufunc: str | None = None,
+    view: bool = False,
+    dynamic: bool = False,
+    mutates: Any = (),
+    numbers: bool | None = None,
+    floats: bool = False,
+    out_dtype: dtype | None = None,
+    signals: bool = True,
+    promotes: tuple | None = None,
+    alias: str | None = None,
+    torch: Any = SAME,
+) -> Any:
     """Make an op of ``def f(xp, x, w, out, *, constant)``: array module, inputs, the buffer to fill, constants.
 
     Args:
@@ -447,13 +520,39 @@ def primitive(fn: Callable | None = None, *, name: str | None = None, elementwis
         torch: PyTorch's name of it for the parity run where it differs, a function (torch, **case), or None.
     """
     if fn is None:
-        return partial(primitive, name=name, elementwise=elementwise, ufunc=ufunc, view=view, dynamic=dynamic,
-                       mutates=mutates, numbers=numbers, floats=floats, out_dtype=out_dtype, signals=signals,
-                       promotes=promotes, alias=alias, torch=torch)
+        return partial(
+            primitive,
+            name=name,
+            elementwise=elementwise,
+            ufunc=ufunc,
+            view=view,
+            dynamic=dynamic,
+            mutates=mutates,
+            numbers=numbers,
+            floats=floats,
+            out_dtype=out_dtype,
+            signals=signals,
+            promotes=promotes,
+            alias=alias,
+            torch=torch,
+        )
     name = name or fn.__name__.removesuffix("_p")
-    p = Primitive(fn, name, elementwise=elementwise, ufunc=ufunc, view=view, dynamic=dynamic, mutates=mutates,
-                  numbers=elementwise if numbers is None else numbers, floats=floats, out_dtype=out_dtype,
-                  signals=signals, promotes=promotes, alias=alias, torch=torch)
+    p = Primitive(
+        fn,
+        name,
+        elementwise=elementwise,
+        ufunc=ufunc,
+        view=view,
+        dynamic=dynamic,
+        mutates=mutates,
+        numbers=elementwise if numbers is None else numbers,
+        floats=floats,
+        out_dtype=out_dtype,
+        signals=signals,
+        promotes=promotes,
+        alias=alias,
+        torch=torch,
+    )
     if name in TABLE:
         raise ValueError(f"op {name!r} is registered twice")
     TABLE[name] = p
@@ -489,7 +588,6 @@ def common_dtype(specs: list[Spec], floats: bool = False) -> dtype:
 
 
 def _number_type(value: Any) -> dtype:
-    from tensorlite.dtypes import bool as bool_
-    from tensorlite.dtypes import int64
+    from tensorlite.dtypes import bool as bool_, int64
 
     return bool_ if isinstance(value, bool) else int64 if isinstance(value, int) else get_default_dtype()

@@ -16,8 +16,14 @@ _DEFAULT = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80, 
 _options: dict[str, Any] = dict(_DEFAULT)
 
 
-def set_printoptions(precision: int | None = None, threshold: float | None = None, edgeitems: int | None = None,
-                     linewidth: int | None = None, profile: str | None = None, sci_mode: bool | None = None) -> None:
+def set_printoptions(
+    precision: int | None = None,
+    threshold: float | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
     """How tensors print from now on.
 
     Args:
@@ -92,12 +98,12 @@ def _lines(array: np.ndarray, indent: int, summarise: bool, form: Any) -> str:
     if array.ndim == 1:
         items = [form(v) for v in (array[:edge] if cut else array)]
         if cut:
-            items += [" ...", *(form(v) for v in array[n - edge:])]
+            items += [" ...", *(form(v) for v in array[n - edge :])]
         width = len(items[0]) + 2 if items else 1
         a_line = max(1, (_options["linewidth"] - indent) // max(width, 1))
-        rows = [", ".join(items[k:k + a_line]) for k in range(0, len(items), a_line)]
+        rows = [", ".join(items[k : k + a_line]) for k in range(0, len(items), a_line)]
         return "[" + (",\n" + " " * (indent + 1)).join(rows) + "]"
-    parts = list(array[:edge]) + ["..."] + list(array[n - edge:]) if cut else list(array)
+    parts = list(array[:edge]) + ["..."] + list(array[n - edge :]) if cut else list(array)
     texts = [p if isinstance(p, str) else _lines(p, indent + 1, summarise, form) for p in parts]
     return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(texts) + "]"
 

@@ -16,8 +16,13 @@ from tensorlite.autograd.tensor import Tensor, alias, current_node
 from tensorlite.errors import DTypeError, GradError, ShapeError
 
 
-def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-             inputs: Any = None) -> None:
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
     """Add the gradients of ``tensors`` to ``.grad`` of the leaves they were made from, or of ``inputs`` alone.
 
     ``grad_tensors`` are what to start from, one for each tensor; they may be left out for tensors of one element.
@@ -44,9 +49,16 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
                     node.extra.retained = g.clone() if before is None else before + g
 
 
-def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
-         create_graph: bool = False, allow_unused: bool | None = None, is_grads_batched: bool = False,
-         materialize_grads: bool = False) -> tuple:
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple:
     """The gradients of the sum of ``outputs`` with respect to ``inputs``, returned; no ``.grad`` changes.
 
     >>> import tensorlite as tl
@@ -64,14 +76,18 @@ def grad(outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool
         raise GradError(f"grad: {len(roots)} outputs and {len(starts)} grad_outputs; wanted one for each")
     for k, t in enumerate(targets):
         if current_node(t) is None:
-            raise GradError(f"grad: input {k} does not require grad (one of the differentiated Tensors does not require grad)")
+            raise GradError(
+                f"grad: input {k} does not require grad (one of the differentiated Tensors does not require grad)"
+            )
     found = _walk(roots, starts, create_graph if retain_graph is None else retain_graph, create_graph, targets)
     if materialize_grads:
         found = [t.new_zeros(t.shape) if g is None else g for t, g in zip(targets, found)]
     elif not allow_unused and any(g is None for g in found):
         k = next(k for k, g in enumerate(found) if g is None)
-        raise GradError(f"grad: one of the differentiated Tensors (input {k}) appears to not have been used in the graph. "
-                        "Set allow_unused=True if this is the desired behavior.")
+        raise GradError(
+            f"grad: one of the differentiated Tensors (input {k}) appears to not have been used in the graph. "
+            "Set allow_unused=True if this is the desired behavior."
+        )
     return tuple(found)
 
 
@@ -95,8 +111,10 @@ def _start(root: Tensor, g: Tensor | None, create_graph: bool) -> Tensor:
     if not isinstance(g, Tensor):
         raise TypeError(f"backward: gradients can be either Tensors or None, but got {type(g).__name__}")
     if g._spec.shape != spec.shape:
-        raise ShapeError(f"backward: mismatch in shape: grad_output has a shape of {g._spec.shape} and output has a "
-                         f"shape of {spec.shape}")
+        raise ShapeError(
+            f"backward: mismatch in shape: grad_output has a shape of {g._spec.shape} and output has a "
+            f"shape of {spec.shape}"
+        )
     if g._spec.dtype is not spec.dtype:
         if not g._spec.dtype.is_floating_point:
             raise DTypeError(f"backward: gradient is {g._spec.dtype}; wanted {spec.dtype}")
@@ -154,8 +172,16 @@ def _deliver(node: Any, g: Tensor, waiting: dict, owned: set, heap: list, leaves
             owned.add(node)
 
 
-def _descend(waiting: dict, owned: set, heap: list, leaves: dict, keep: bool, create_graph: bool,
-             wanted: dict | None, allowed: set | None) -> None:
+def _descend(
+    waiting: dict,
+    owned: set,
+    heap: list,
+    leaves: dict,
+    keep: bool,
+    create_graph: bool,
+    wanted: dict | None,
+    allowed: set | None,
+) -> None:
     """Visit the waiting nodes and all below them, youngest first."""
     node = g = None
     while True:
@@ -222,8 +248,14 @@ def _descend(waiting: dict, owned: set, heap: list, leaves: dict, keep: bool, cr
             for parent, grad_ in zip(parents, grads):
                 if grad_ is None or (allowed is not None and parent not in allowed):
                     continue
-                if (parent.__class__ is Leaf and plan.fresh and grad_ is not g and grad_._arr.base is None
-                        and parent not in leaves and sum(grad_ is other for other in grads) == 1):
+                if (
+                    parent.__class__ is Leaf
+                    and plan.fresh
+                    and grad_ is not g
+                    and grad_._arr.base is None
+                    and parent not in leaves
+                    and sum(grad_ is other for other in grads) == 1
+                ):
                     owned.add(parent)
                     leaves[parent] = grad_
                 else:
@@ -306,5 +338,3 @@ def _leading_to(wanted: dict, tops: list) -> set:
             stack.append((node, True))
             stack.extend((p, False) for p in parents if p not in reach)
     return {n for n, leads in reach.items() if leads}
-
-

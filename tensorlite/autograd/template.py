@@ -10,23 +10,41 @@ from collections.abc import Sequence
 MAX_INPUTS = 3
 
 
-def call_source(name: str, inputs: Sequence[str], optional: Sequence[str], params: Sequence[tuple[str, str]],
-                tracked: Sequence[str], saves: dict[int, Sequence[str]], *, view: bool, numbers: bool,
-                public: dict[str, str]) -> str:
+def call_source(
+    name: str,
+    inputs: Sequence[str],
+    optional: Sequence[str],
+    params: Sequence[tuple[str, str]],
+    tracked: Sequence[str],
+    saves: dict[int, Sequence[str]],
+    *,
+    view: bool,
+    numbers: bool,
+    public: dict[str, str],
+) -> str:
     """The source of the op's function.
 
     ``params`` are (name, default text); ``tracked`` the inputs that may want a gradient; ``saves[mask]`` the names
     that the rules of the wanted inputs (bits of ``mask``) ask for, "y" being the output; ``public`` the names of inputs
     to those who call, where they differ.
     """
-    signature = ", ".join([*(public.get(i, i) + ("=None" if i in optional else "") for i in inputs),
-                           *(["*"] if params else []), *(f"{p}{d}" for p, d in params)])
+    signature = ", ".join(
+        [
+            *(public.get(i, i) + ("=None" if i in optional else "") for i in inputs),
+            *(["*"] if params else []),
+            *(f"{p}{d}" for p, d in params),
+        ]
+    )
     code = [f"def {name}({signature}):", *(f"    {i} = {p}" for i, p in public.items())]
     if numbers:
         first, *others = inputs
         code += [f"    if type({o}) is not Tensor: {o} = lift({o}, {first})" for o in others]
-    key = ", ".join([*(f"None if {i} is None else {i}._spec" if i in optional else f"{i}._spec" for i in inputs),
-                     *(p for p, _ in params)])
+    key = ", ".join(
+        [
+            *(f"None if {i} is None else {i}._spec" if i in optional else f"{i}._spec" for i in inputs),
+            *(p for p, _ in params),
+        ]
+    )
     keywords = ", ".join(f"{p}={p}" for p, _ in params)
     code += [
         f"    try: _e = cache[{key}]",
@@ -67,9 +85,10 @@ def call_source(name: str, inputs: Sequence[str], optional: Sequence[str], param
 
 
 def _node_source(tracked: Sequence[str], optional: Sequence[str], saves: dict[int, Sequence[str]]) -> list[str]:
-    code = []
-    for i in tracked:
-        code.append(f"    _n{i} = None if {i} is None else {i}._node" if i in optional else f"    _n{i} = {i}._node")
+    code = [
+        f"    _n{i} = None if {i} is None else {i}._node" if i in optional else f"    _n{i} = {i}._node"
+        for i in tracked
+    ]
     wanted = " or ".join(f"_n{i} is not None" for i in tracked)
     code += [f"    if ({wanted}) and mode().grad:", "        _n = _t._node = new(Node)"]
 
@@ -101,8 +120,16 @@ def _node_source(tracked: Sequence[str], optional: Sequence[str], saves: dict[in
     return code
 
 
-def back_source(name: str, mask: int, wanted: Sequence[str], rules: dict[str, Sequence[str]], saves: Sequence[str],
-                params: Sequence[str], inputs: Sequence[str], prefix: str) -> str:
+def back_source(
+    name: str,
+    mask: int,
+    wanted: Sequence[str],
+    rules: dict[str, Sequence[str]],
+    saves: Sequence[str],
+    params: Sequence[str],
+    inputs: Sequence[str],
+    prefix: str,
+) -> str:
     """The source of the backward of one choice of wanted inputs: a gradient, or a tuple of them.
 
     ``rules[i]`` are the argument names of input ``i``'s rule; the rule itself is in the namespace as ``prefix + i``.

@@ -273,8 +273,11 @@ class Tensor:
         return self._view is not None
 
     def is_set_to(self, other: Tensor) -> bool:
-        return address(self._arr) == address(other._arr) and self._arr.strides == other._arr.strides \
+        return (
+            address(self._arr) == address(other._arr)
+            and self._arr.strides == other._arr.strides
             and self._spec.shape == other._spec.shape
+        )
 
     def is_same_size(self, other: Tensor) -> bool:
         return self._spec.shape == other._spec.shape
@@ -341,13 +344,21 @@ class Tensor:
         state = {k: v for k, v in self.__dict__.items() if k != "_idle_grad"}
         return (
             _rebuild,
-            (type(self), np.ascontiguousarray(self._arr).reshape(self._spec.shape), self._spec.dtype, self.requires_grad, state),
+            (
+                type(self),
+                np.ascontiguousarray(self._arr).reshape(self._spec.shape),
+                self._spec.dtype,
+                self.requires_grad,
+                state,
+            ),
         )
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if not self.is_leaf:
-            raise GradError("deepcopy: only Tensors created explicitly by the user (graph leaves) can be copied; "
-                            "use tensor.detach().clone()")
+            raise GradError(
+                "deepcopy: only Tensors created explicitly by the user (graph leaves) can be copied; "
+                "use tensor.detach().clone()"
+            )
         done = memo.get(id(self))
         if done is None:
             import copy
@@ -359,8 +370,13 @@ class Tensor:
                 done.grad = copy.deepcopy(self.grad, memo)
         return done
 
-    def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
-                 inputs: Any = None) -> None:
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
         """Add d self / d leaf to ``.grad`` of every leaf that this tensor was made from (or of ``inputs`` alone).
 
         Args:
@@ -391,8 +407,12 @@ def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     t = new(Tensor)
     t._arr, t._ver, t._node, t._view = array, [0, 0], None, None
-    t._spec = spec_of(array.shape, dtype.of_numpy.get(array.dtype) or as_dtype(array.dtype, "tensor"), CPU,
-                      CONTIGUOUS if array.flags.c_contiguous else STRIDED)
+    t._spec = spec_of(
+        array.shape,
+        dtype.of_numpy.get(array.dtype) or as_dtype(array.dtype, "tensor"),
+        CPU,
+        CONTIGUOUS if array.flags.c_contiguous else STRIDED,
+    )
     if requires_grad:
         t.requires_grad_()
     return t

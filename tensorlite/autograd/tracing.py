@@ -88,8 +88,9 @@ class Trace:
         given = g if isinstance(g, list) else [g]
         made = grads if isinstance(grads, tuple) else (grads,)
         if all(map(_sound, given)) and not all(map(_sound, made)):
-            raise AnomalyError(f"{node.name()} returned {_what(made)} values in its backward. The op ran forward"
-                               f"{self.where()}")
+            raise AnomalyError(
+                f"{node.name()} returned {_what(made)} values in its backward. The op ran forward{self.where()}"
+            )
         return grads
 
 
@@ -121,8 +122,9 @@ def _find_nan(inner: Callable, entry: Entry, arrays: tuple, outs: tuple | None) 
         going_back = _going_back.get()
         if going_back is not None:
             name, trace = going_back
-            raise AnomalyError(f"{name}: {entry.op.name} made {what} values in the backward. The op ran forward"
-                               f"{trace.where()}")
+            raise AnomalyError(
+                f"{name}: {entry.op.name} made {what} values in the backward. The op ran forward{trace.where()}"
+            )
         raise AnomalyError(f"{entry.op.name}: made {what} values from finite inputs{Trace().where()}")
     return made
 
@@ -192,8 +194,11 @@ def _print_op(inner: Callable, entry: Entry, arrays: tuple, outs: tuple | None) 
     made = inner(entry, arrays, outs)
     took = time.perf_counter() - start
     given = ", ".join("-" if s is None else str(s) for s in entry.specs)
-    print(f"{took * 1e6:9.1f} us  {'native' if entry.native else 'plain '}  {entry.op.name}({given}) -> "
-          f"{', '.join(map(str, entry.outs))}", file=sys.stderr)
+    print(
+        f"{took * 1e6:9.1f} us  {'native' if entry.native else 'plain '}  {entry.op.name}({given}) -> "
+        f"{', '.join(map(str, entry.outs))}",
+        file=sys.stderr,
+    )
     return made
 
 

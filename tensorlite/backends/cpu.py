@@ -92,7 +92,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let compiled kernels use n threads. Results have the same bits for every n. ``OMP_NUM_THREADS`` sets the start."""
+    """Let compiled kernels use n threads; ``OMP_NUM_THREADS`` gives the start. Results have the same bits for any n."""
     if not isinstance(n, int) or n < 1:
         raise RuntimeError(f"set_num_threads: got {n!r}; expects a positive integer")
     if extension():

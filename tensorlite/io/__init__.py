@@ -106,8 +106,10 @@ def _read(f: BinaryIO, name: Any, map_location: Any, weights_only: bool) -> Any:
     if head == _PICKLE:
         return _unpickle(f, name, weights_only)
     if head[:4] == b"PK\x03\x04" or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise DataError(f"load: {name}: is a pickle or a file of torch.save; wanted a safetensors file (pickles can "
-                        "run code when they are loaded)")
+        raise DataError(
+            f"load: {name}: is a pickle or a file of torch.save; wanted a safetensors file (pickles can "
+            "run code when they are loaded)"
+        )
     f.seek(start)
     arrays, metadata = safetensors.read(f, size, name)
     place = _placer(map_location)
@@ -134,14 +136,19 @@ def _read(f: BinaryIO, name: Any, map_location: Any, weights_only: bool) -> Any:
 
 def _unpickle(f: BinaryIO, name: Any, weights_only: bool) -> Any:
     if weights_only:
-        raise DataError(f"load: {name}: holds a pickle, which can run code when it is loaded; pass weights_only=False "
-                        "if you trust who wrote it")
+        raise DataError(
+            f"load: {name}: holds a pickle, which can run code when it is loaded; pass weights_only=False "
+            "if you trust who wrote it"
+        )
     head = f.read(12)
     crc, length = struct.unpack("<IQ", head) if len(head) == 12 else (0, 1)
     data = f.read()
     if len(data) != length or zlib.crc32(data) != crc:
-        what = "was altered: it does not match its checksum" if len(data) == length else \
-            f"is {'cut off' if len(data) < length else 'too long'}: it holds {len(data)} bytes; wanted {length}"
+        what = (
+            "was altered: it does not match its checksum"
+            if len(data) == length
+            else f"is {'cut off' if len(data) < length else 'too long'}: it holds {len(data)} bytes; wanted {length}"
+        )
         raise DataError(f"load: {name}: {what}")
     import pickle
 

@@ -15,9 +15,18 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.errors import DataError
 
-_CODES = {"F64": dtypes.float64, "F32": dtypes.float32, "F16": dtypes.float16, "BF16": dtypes.bfloat16,
-          "I64": dtypes.int64, "I32": dtypes.int32, "I16": dtypes.int16, "I8": dtypes.int8, "U8": dtypes.uint8,
-          "BOOL": dtypes.bool}
+_CODES = {
+    "F64": dtypes.float64,
+    "F32": dtypes.float32,
+    "F16": dtypes.float16,
+    "BF16": dtypes.bfloat16,
+    "I64": dtypes.int64,
+    "I32": dtypes.int32,
+    "I16": dtypes.int16,
+    "I8": dtypes.int8,
+    "U8": dtypes.uint8,
+    "BOOL": dtypes.bool,
+}
 
 
 def raw(array: np.ndarray) -> np.ndarray:
@@ -44,11 +53,13 @@ def read(f: BinaryIO, size: int, name: str) -> tuple[dict[str, np.ndarray], dict
         raise wrong(f"holds {len(data)} bytes; too short for a safetensors file (empty or cut off?)")
     (length,) = struct.unpack("<Q", data[:8])
     if length > len(data) - 8:
-        raise wrong(f"is cut off: its header has {length} bytes, and only {len(data) - 8} are there (or it is not a "
-                    "safetensors file)")
+        raise wrong(
+            f"is cut off: its header has {length} bytes, and only {len(data) - 8} are there (or it is not a "
+            "safetensors file)"
+        )
     there = len(data) - 8 - length
     try:
-        header: dict[str, Any] = json.loads(data[8:8 + length])
+        header: dict[str, Any] = json.loads(data[8 : 8 + length])
         wanted = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
         if wanted != there:
             how = "cut off" if there < wanted else "too long"

@@ -36,8 +36,9 @@ class Packer:
             return {**packed, "requires_grad": True} if value.requires_grad else packed
         if isinstance(value, np.ndarray):
             if value.dtype not in dtype.of_numpy:
-                raise TypeError(f"save: {_where(path)} is an array of {value.dtype}; wanted one of "
-                                f"{', '.join(dtype.known)}")
+                raise TypeError(
+                    f"save: {_where(path)} is an array of {value.dtype}; wanted one of {', '.join(dtype.known)}"
+                )
             return {TAG: "array", "name": self._store(value, path)}
         if isinstance(value, np.generic):
             return self.pack(value.item(), path)
@@ -47,10 +48,12 @@ class Packer:
             return {TAG: "device", "value": str(value)}
         if isinstance(value, (dict, list, tuple)):
             return self._container(value, path)
-        raise TypeError(f"save: {_where(path)} is a {type(value).__module__}.{type(value).__qualname__}; wanted "
-                        "tensors, arrays, numbers, text, None, and lists, tuples and dicts of them (a Module: its "
-                        "state_dict()). save(..., pickle=True) takes anything, but such a file can run code when it is "
-                        "loaded")
+        raise TypeError(
+            f"save: {_where(path)} is a {type(value).__module__}.{type(value).__qualname__}; wanted "
+            "tensors, arrays, numbers, text, None, and lists, tuples and dicts of them (a Module: its "
+            "state_dict()). save(..., pickle=True) takes anything, but such a file can run code when it is "
+            "loaded"
+        )
 
     def _container(self, value: Any, path: tuple[str, ...]) -> Any:
         if id(value) in self._open:
@@ -62,8 +65,11 @@ class Packer:
             packed: Any = {TAG: tag, "items": pairs}
         else:
             items = [self.pack(v, (*path, str(k))) for k, v in enumerate(value)]
-            packed = items if isinstance(value, list) else {TAG: "size" if isinstance(value, Size) else "tuple",
-                                                            "items": items}
+            packed = (
+                items
+                if isinstance(value, list)
+                else {TAG: "size" if isinstance(value, Size) else "tuple", "items": items}
+            )
         self._open.pop()
         return packed
 
@@ -72,8 +78,9 @@ class Packer:
             return self.pack(key)
         if isinstance(key, tuple):
             return {TAG: "tuple", "items": [self._key(k, path) for k in key]}
-        raise TypeError(f"save: {_where(path)} has a key of type {type(key).__name__}; wanted text, numbers, or tuples "
-                        "of them")
+        raise TypeError(
+            f"save: {_where(path)} has a key of type {type(key).__name__}; wanted text, numbers, or tuples of them"
+        )
 
     def _store(self, array: np.ndarray, path: tuple[str, ...]) -> str:
         same = (address(array), array.shape, array.strides, array.dtype)

@@ -70,8 +70,9 @@ class _Row(Module):
     def extend(self, modules: Iterable[Module]) -> Any:
         """Put several modules at the end."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"{type(self).__name__}.extend should be called with an iterable, but got "
-                            f"{type(modules).__name__}")
+            raise TypeError(
+                f"{type(self).__name__}.extend should be called with an iterable, but got {type(modules).__name__}"
+            )
         for m in modules:
             self.append(m)
         return self
@@ -207,8 +208,10 @@ class ModuleDict(Module):
     def update(self, modules: Any) -> None:
         """Add the modules of a mapping or of (name, module) pairs."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleDict.update should be called with an iterable of key/value pairs, but got "
-                            f"{type(modules).__name__}")
+            raise TypeError(
+                f"ModuleDict.update should be called with an iterable of key/value pairs, but got "
+                f"{type(modules).__name__}"
+            )
         items = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
         for k, pair in enumerate(items):
             if len(pair) != 2:
@@ -285,8 +288,10 @@ class ParameterDict(Module):
 
     def __setitem__(self, key: str, value: Any) -> None:
         if not isinstance(key, str):
-            raise TypeError(f"Index given to ParameterDict cannot be used as a key as it is not a string (type is "
-                            f"'{type(key).__name__}')")
+            raise TypeError(
+                f"Index given to ParameterDict cannot be used as a key as it is not a string (type is "
+                f"'{type(key).__name__}')"
+            )
         if key not in self._keys and hasattr(self, key):
             raise KeyError(f"attribute '{key}' already exists")
         self._keys[key] = None
@@ -353,7 +358,14 @@ def _as_parameter(value: Any) -> Any:
 
 
 def _listed(self: Module, items: Iterable) -> str:
-    lines = [f"  ({name}): " + (f"{'Parameter' if isinstance(p, Parameter) else 'Tensor'} containing: "
-                                f"[{p.dtype} of size {'x'.join(map(str, p.shape))}]" if isinstance(p, Tensor)
-                                else f"Object of type: {type(p).__name__}") for name, p in items]
+    lines = [
+        f"  ({name}): "
+        + (
+            f"{'Parameter' if isinstance(p, Parameter) else 'Tensor'} containing: "
+            f"[{p.dtype} of size {'x'.join(map(str, p.shape))}]"
+            if isinstance(p, Tensor)
+            else f"Object of type: {type(p).__name__}"
+        )
+        for name, p in items
+    ]
     return f"{type(self).__name__}(" + "\n".join(lines) + ")"

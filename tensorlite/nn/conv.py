@@ -31,9 +31,20 @@ class _Conv(Module):
     dims: int
     bias: Parameter | None
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-                 dilation: Any = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
-                 dtype: Any = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ):
         super().__init__()
         name, n = type(self).__name__, self.dims
         if groups <= 0:
@@ -108,15 +119,19 @@ def _extended(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor
     """``x`` with what the mode puts before and after it along ``dim``."""
     n = x.shape[dim]
     if max(before, after) > (n - 1 if mode == "reflect" else n) and mode != "replicate":
-        raise RuntimeError(f"pad: {mode} padding of ({before}, {after}) at dimension {dim} of {tuple(x.shape)}; wanted "
-                           f"at most {n - 1 if mode == 'reflect' else n}")
+        raise RuntimeError(
+            f"pad: {mode} padding of ({before}, {after}) at dimension {dim} of {tuple(x.shape)}; wanted "
+            f"at most {n - 1 if mode == 'reflect' else n}"
+        )
     if mode == "circular":
         left, right = x.narrow(dim, n - before, before), x.narrow(dim, 0, after)
     elif mode == "reflect":
         left, right = x.narrow(dim, 1, before).flip(dim), x.narrow(dim, n - 1 - after, after).flip(dim)
     else:
-        left, right = (x.narrow(dim, at, 1).expand([m if k == dim else -1 for k in range(x.ndim)])
-                       for at, m in ((0, before), (n - 1, after)))
+        left, right = (
+            x.narrow(dim, at, 1).expand([m if k == dim else -1 for k in range(x.ndim)])
+            for at, m in ((0, before), (n - 1, after))
+        )
     return cat([left, x, right], dim)
 
 

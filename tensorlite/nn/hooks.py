@@ -38,16 +38,18 @@ class Hooked:
             self._hooks = Hooks()
         return self._hooks
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any], *, prepend: bool = False,
-                                  with_kwargs: bool = False) -> Handle:
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> Handle:
         """``hook(module, args)`` runs before forward; what it returns, if not None, replaces the arguments.
 
         With ``with_kwargs`` it is ``hook(module, args, kwargs)`` and returns ``(args, kwargs)`` or None.
         """
         return add(self._own_hooks().forward_pre, (hook, with_kwargs), prepend)
 
-    def register_forward_hook(self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
-                              always_call: bool = False) -> Handle:
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> Handle:
         """``hook(module, args, output)`` runs after forward; what it returns, if not None, replaces the output.
 
         With ``with_kwargs`` it is ``hook(module, args, kwargs, output)``; with ``always_call`` it runs with output
@@ -117,8 +119,9 @@ def _before(module: Any, hook: Callable, with_kwargs: bool, args: tuple, kwargs:
     if changed is None:
         return args, kwargs
     if not isinstance(changed, tuple) or len(changed) != 2:
-        raise RuntimeError("forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got "
-                           f"{changed}.")
+        raise RuntimeError(
+            f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+        )
     return changed
 
 
@@ -136,8 +139,9 @@ def _with_backward(module: Any, before: list, after: list, args: tuple, kwargs: 
             for hook in after:
                 changed = hook(module, (None,) * count, grads)
                 if changed is not None and not (isinstance(changed, tuple) and all(c is None for c in changed)):
-                    raise RuntimeError("full backward hook: returned a gradient for inputs none of which requires "
-                                       "grad; wanted None")
+                    raise RuntimeError(
+                        "full backward hook: returned a gradient for inputs none of which requires grad; wanted None"
+                    )
         return grads
 
     def at_input(grads: tuple) -> tuple:
@@ -153,8 +157,13 @@ def _with_backward(module: Any, before: list, after: list, args: tuple, kwargs: 
     del args  # the hooks must not keep the module's inputs alive
     several = isinstance(output, (tuple, list))
     passed = _through(tuple(output) if several else (output,), at_output)
-    return type(output)(passed) if several and not hasattr(output, "_fields") else type(output)(*passed) if several \
+    return (
+        type(output)(passed)
+        if several and not hasattr(output, "_fields")
+        else type(output)(*passed)
+        if several
         else passed[0]
+    )
 
 
 def _replaced(what: str, grads: tuple, changed: Any) -> tuple:
@@ -176,8 +185,9 @@ def _through(values: tuple, hook: Callable[[tuple], tuple], zeros_for_others: bo
     if not at:
         return values
     plan = Plan()
-    others = {k: v._spec for k, v in enumerate(values)
-              if zeros_for_others and isinstance(v, Tensor) and nodes[k] is None}
+    others = {
+        k: v._spec for k, v in enumerate(values) if zeros_for_others and isinstance(v, Tensor) and nodes[k] is None
+    }
     count = len(values)
     plan.name, plan.op, plan.kw, plan.sums, plan.fresh = "BackwardHookFunctionBackward", None, {}, None, False
     plan.specs = plan.outs = tuple(values[k]._spec for k in at)

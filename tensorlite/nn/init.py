@@ -13,8 +13,19 @@ from tensorlite.errors import ShapeError
 from tensorlite.ops.choice import where
 from tensorlite.ops.create import empty, from_numpy
 
-_GAINS = {"linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "conv3d": 1.0, "conv_transpose1d": 1.0, "conv_transpose2d": 1.0,
-          "conv_transpose3d": 1.0, "sigmoid": 1.0, "tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 3.0 / 4}
+_GAINS = {
+    "linear": 1.0,
+    "conv1d": 1.0,
+    "conv2d": 1.0,
+    "conv3d": 1.0,
+    "conv_transpose1d": 1.0,
+    "conv_transpose2d": 1.0,
+    "conv_transpose3d": 1.0,
+    "sigmoid": 1.0,
+    "tanh": 5.0 / 3,
+    "relu": math.sqrt(2.0),
+    "selu": 3.0 / 4,
+}
 
 
 def calculate_gain(nonlinearity: str, param: Any = None) -> float:
@@ -45,15 +56,18 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any 
         return tensor.normal_(mean, std, generator=generator)
 
 
-def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
-                  generator: Any = None) -> Tensor:
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
+) -> Tensor:
     """Normal, with what falls outside [a, b] drawn again."""
     if not a < b:
         raise ValueError(f"trunc_normal_: a {a} and b {b}; wanted a < b")
     inside = (math.erf((b - mean) / std / math.sqrt(2)) - math.erf((a - mean) / std / math.sqrt(2))) / 2
     if inside < 0.01:
-        raise ValueError(f"trunc_normal_: [{a}, {b}] holds {inside:.2g} of a normal of mean {mean} and std {std}; "
-                         "wanted 0.01 or more")
+        raise ValueError(
+            f"trunc_normal_: [{a}, {b}] holds {inside:.2g} of a normal of mean {mean} and std {std}; "
+            "wanted 0.01 or more"
+        )
     with no_grad():
         tensor.normal_(mean, std, generator=generator)
         while bool((outside := (tensor < a) | (tensor > b)).any()):
@@ -125,8 +139,9 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> 
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
 
 
-def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                     generator: Any = None) -> Tensor:
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
+) -> Tensor:
     """Uniform in +-gain * sqrt(3 / fan) (He et al. 2015); ``a`` is the slope of leaky_relu."""
     if 0 in tensor.shape:
         return tensor
@@ -134,8 +149,9 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
     return uniform_(tensor, -bound, bound, generator)
 
 
-def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                    generator: Any = None) -> Tensor:
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
+) -> Tensor:
     """Normal with standard deviation gain / sqrt(fan); ``a`` is the slope of leaky_relu."""
     if 0 in tensor.shape:
         return tensor

@@ -149,18 +149,22 @@ class Module(Stateful, Hooked):
             self.register_buffer(name, value, persistent)
         elif name in parameters:
             if value is not None:
-                raise TypeError(f"cannot assign '{_type(value)}' as parameter '{name}' (tensorlite.nn.Parameter or "
-                                "None expected)")
+                raise TypeError(
+                    f"cannot assign '{_type(value)}' as parameter '{name}' (tensorlite.nn.Parameter or None expected)"
+                )
             d[name] = None
         elif name in d["_module_names"]:
             if value is not None:
-                raise TypeError(f"cannot assign '{_type(value)}' as child module '{name}' (tensorlite.nn.Module or "
-                                "None expected)")
+                raise TypeError(
+                    f"cannot assign '{_type(value)}' as child module '{name}' (tensorlite.nn.Module or None expected)"
+                )
             d[name] = None
         elif name in d["_buffer_names"]:
             if value is not None and not isinstance(value, Tensor):
-                raise TypeError(f"cannot assign '{_type(value)}' as buffer '{name}' (tensorlite.Tensor, "
-                                "tensorlite.nn.Buffer or None expected)")
+                raise TypeError(
+                    f"cannot assign '{_type(value)}' as buffer '{name}' (tensorlite.Tensor, "
+                    "tensorlite.nn.Buffer or None expected)"
+                )
             d[name] = value
         else:
             object.__setattr__(self, name, value)
@@ -197,12 +201,16 @@ class Module(Stateful, Hooked):
         self._check_name("parameter", name, self._parameter_names)
         if param is not None:
             if not isinstance(param, Parameter):
-                raise TypeError(f"cannot assign '{_type(param)}' object to parameter '{name}' (tensorlite.nn.Parameter "
-                                "or None required)")
+                raise TypeError(
+                    f"cannot assign '{_type(param)}' object to parameter '{name}' (tensorlite.nn.Parameter "
+                    "or None required)"
+                )
             if param.grad_fn is not None:
-                raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
-                                 f"created explicitly. To express '{name}' as a function of another Tensor, compute "
-                                 "the value in the forward() method.")
+                raise ValueError(
+                    f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
+                    f"created explicitly. To express '{name}' as a function of another Tensor, compute "
+                    "the value in the forward() method."
+                )
         self._parameter_names[name] = None
         self.__dict__[name] = param
 
@@ -216,8 +224,9 @@ class Module(Stateful, Hooked):
             raise AttributeError("cannot assign buffer before Module.__init__() call")
         self._check_name("buffer", name, self._buffer_names)
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{_type(tensor)}' object to buffer '{name}' (tensorlite Tensor or None "
-                            "required)")
+            raise TypeError(
+                f"cannot assign '{_type(tensor)}' object to buffer '{name}' (tensorlite Tensor or None required)"
+            )
         self._buffer_names[name] = persistent
         self.__dict__[name] = tensor
 
@@ -232,8 +241,9 @@ class Module(Stateful, Hooked):
     register_module = add_module
 
     # ---- going through what there is
-    def named_modules(self, memo: set | None = None, prefix: str = "",
-                      remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+    def named_modules(
+        self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
         """This module and all below it with their dotted names, each once."""
         memo = set() if memo is None else memo
         if self in memo:
@@ -265,8 +275,9 @@ class Module(Stateful, Hooked):
         for _, child in self.named_children():
             yield child
 
-    def _named_members(self, kind: str, prefix: str, recurse: bool,
-                       remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+    def _named_members(
+        self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         below = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         for path, module in below:
@@ -278,8 +289,9 @@ class Module(Stateful, Hooked):
                     seen.add(id(member))
                 yield path + ("." if path else "") + name, member
 
-    def named_parameters(self, prefix: str = "", recurse: bool = True,
-                         remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
         """The parameters here and below with their dotted names, each once."""
         return self._named_members("_parameter_names", prefix, recurse, remove_duplicate)
 
@@ -288,8 +300,9 @@ class Module(Stateful, Hooked):
         for _, p in self.named_parameters(recurse=recurse):
             yield p
 
-    def named_buffers(self, prefix: str = "", recurse: bool = True,
-                      remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
         """The buffers here and below with their dotted names, each once."""
         return self._named_members("_buffer_names", prefix, recurse, remove_duplicate)
 
@@ -506,8 +519,9 @@ def register_module_forward_pre_hook(hook: Callable[..., Any]) -> Handle:
     return _hooks.add(_hooks_of_all().forward_pre, (hook, False))
 
 
-def register_module_forward_hook(hook: Callable[..., Any], *, with_kwargs: bool = False,
-                                 always_call: bool = False) -> Handle:
+def register_module_forward_hook(
+    hook: Callable[..., Any], *, with_kwargs: bool = False, always_call: bool = False
+) -> Handle:
     """``hook(module, args, output)`` after every module's forward."""
     return _hooks.add(_hooks_of_all().forward, (hook, with_kwargs, always_call))
 

@@ -41,8 +41,10 @@ class Parameter(Tensor):
         p = _share(cls, t)
         if requires_grad:
             if not p._spec.dtype.is_floating_point:
-                raise GradError(f"Parameter: got {p._spec}; wanted a floating-point dtype, or requires_grad=False "
-                                "(only Tensors of floating point dtype can require gradients)")
+                raise GradError(
+                    f"Parameter: got {p._spec}; wanted a floating-point dtype, or requires_grad=False "
+                    "(only Tensors of floating point dtype can require gradients)"
+                )
             p._node = Leaf()
         return p
 

@@ -21,8 +21,11 @@ class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpec
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "<All keys matched successfully>" if not self.missing_keys and not self.unexpected_keys \
+        return (
+            "<All keys matched successfully>"
+            if not self.missing_keys and not self.unexpected_keys
             else super().__repr__()
+        )
 
     __str__ = __repr__
 
@@ -73,8 +76,9 @@ class Stateful:
         raise RuntimeError(f"{type(self).__name__}: defines no set_extra_state")
 
     # ---- out
-    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "",
-                   keep_vars: bool = False) -> dict[str, Any]:
+    def state_dict(
+        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
         """Every parameter and persistent buffer by its dotted name, detached but sharing memory.
 
         >>> import tensorlite as tl
@@ -111,8 +115,9 @@ class Stateful:
             destination[prefix + EXTRA] = self.get_extra_state()
 
     # ---- back in
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
-                        assign: bool = False) -> _IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
         """Copy values from ``state_dict`` into parameters and buffers of these names.
 
         Args:
@@ -153,11 +158,20 @@ class Stateful:
             raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{listed}")
         return _IncompatibleKeys(missing, unexpected)
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, strict: bool,
-                              missing_keys: list, unexpected_keys: list, error_msgs: list) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list,
+        unexpected_keys: list,
+        error_msgs: list,
+    ) -> None:
         """Take this module's own state from ``state_dict``; note in the lists what does not fit."""
-        self._run_state_hooks("load_pre", self, state_dict, prefix, local_metadata, strict, missing_keys,
-                              unexpected_keys, error_msgs)
+        self._run_state_hooks(
+            "load_pre", self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         assign = local_metadata.get("assign_to_params_buffers", False)
         persistent = [n for n, keep in self._buffer_names.items() if keep]
         own = {n: self.__dict__[n] for n in (*self._parameter_names, *persistent)}
@@ -170,11 +184,15 @@ class Stateful:
                 continue
             given = state_dict[key]
             if not isinstance(given, Tensor):
-                error_msgs.append(f'While copying the parameter named "{key}", expected a tensor from checkpoint but '
-                                  f"received {type(given)}")
+                error_msgs.append(
+                    f'While copying the parameter named "{key}", expected a tensor from checkpoint but '
+                    f"received {type(given)}"
+                )
             elif given._spec.shape != value._spec.shape:
-                error_msgs.append(f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, "
-                                  f"the shape in current model is {value.shape}.")
+                error_msgs.append(
+                    f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, "
+                    f"the shape in current model is {value.shape}."
+                )
             elif assign:
                 if isinstance(value, Parameter) and not isinstance(given, Parameter):
                     given = Parameter(given, requires_grad=value.requires_grad)
@@ -191,8 +209,8 @@ class Stateful:
             unexpected_keys.append(prefix + EXTRA)
         for key in state_dict:
             if key.startswith(prefix) and key != prefix + EXTRA:
-                name, *rest = key[len(prefix):].split(".", 1)
-                if (name not in self._module_names if rest else name not in own):
+                name, *rest = key[len(prefix) :].split(".", 1)
+                if name not in self._module_names if rest else name not in own:
                     unexpected_keys.append(key)
 
 

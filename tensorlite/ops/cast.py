@@ -15,8 +15,7 @@ from tensorlite.dtypes import as_dtype
 boolean = dtypes.bool
 
 
-@primitive(name="cast", alias="elementwise",
-           torch=lambda torch, x, dtype: x.to(dtype))
+@primitive(name="cast", alias="elementwise", torch=lambda torch, x, dtype: x.to(dtype))
 def cast_p(xp, x, out, *, dtype):
     """x in another dtype. Floats lose their fraction on the way to integers."""
     xp.copyto(out, x, casting="unsafe")
@@ -85,8 +84,15 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 
 
 @method()
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False,
-       copy: bool = False, memory_format: Any = None) -> Tensor:
+def to(
+    self: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
     """This tensor in a dtype and on a device, itself where nothing changes: ``x.to(tl.float16)``, ``x.to("cpu")``."""
     for a in args:
         if isinstance(a, Tensor):
@@ -115,9 +121,18 @@ def _caster(name: str, d: dtypes.dtype):
     attach_method(name, cast)
 
 
-for _name, _dtype in (("float", dtypes.float32), ("double", dtypes.float64), ("half", dtypes.float16),
-                      ("bfloat16", dtypes.bfloat16), ("long", dtypes.int64), ("int", dtypes.int32),
-                      ("short", dtypes.int16), ("char", dtypes.int8), ("byte", dtypes.uint8), ("bool", boolean)):
+for _name, _dtype in (
+    ("float", dtypes.float32),
+    ("double", dtypes.float64),
+    ("half", dtypes.float16),
+    ("bfloat16", dtypes.bfloat16),
+    ("long", dtypes.int64),
+    ("int", dtypes.int32),
+    ("short", dtypes.int16),
+    ("char", dtypes.int8),
+    ("byte", dtypes.uint8),
+    ("bool", boolean),
+):
     _caster(_name, _dtype)
 
 
@@ -137,8 +152,18 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor
 def type(self: Tensor, dtype: Any = None) -> Any:
     """The name of the tensor's type, or with a dtype the tensor in it."""
     if dtype is None:
-        names = {"float32": "Float", "float64": "Double", "float16": "Half", "bfloat16": "BFloat16", "int64": "Long",
-                 "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte", "bool": "Bool"}
+        names = {
+            "float32": "Float",
+            "float64": "Double",
+            "float16": "Half",
+            "bfloat16": "BFloat16",
+            "int64": "Long",
+            "int32": "Int",
+            "int16": "Short",
+            "int8": "Char",
+            "uint8": "Byte",
+            "bool": "Bool",
+        }
         return f"tensorlite.{names[self.dtype.name]}Tensor"
     return self.to(dtype)
 

@@ -64,7 +64,7 @@ maximum, minimum = public(maximum_p, in_place=False), public(minimum_p, in_place
 
 @primitive(elementwise=True, numbers=True)
 def clamp_p(xp, x, low=None, high=None, out=None):
-    """min(max(x, low), high); a bound left out does not bind. The gradient passes where x is within, bounds included."""
+    """min(max(x, low), high); a bound left out does not bind. The gradient passes within the bounds, which count."""
     if low is None:
         xp.minimum(x, high, out=out)
     elif high is None:
@@ -114,7 +114,6 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     return clamp_p(input, min, max)
 
 
-
 @primitive(elementwise=True, promotes=("x", "w"))
 def where_p(xp, condition, x, w, out):
     """x where condition is True, w elsewhere."""
@@ -125,7 +124,9 @@ def where_p(xp, condition, x, w, out):
 @where_p.spec
 def _(condition, x, w):
     if condition.dtype is not boolean:
-        raise DTypeError(f"where: condition is {condition.dtype}; wanted bool (expected condition to be a boolean tensor)")
+        raise DTypeError(
+            f"where: condition is {condition.dtype}; wanted bool (expected condition to be a boolean tensor)"
+        )
     return spec_of(broadcast("where", condition.shape, x.shape, w.shape), x.dtype, x.device)
 
 

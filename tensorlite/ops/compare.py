@@ -32,8 +32,16 @@ def _comparison(name: str, ufunc: str, sign: str):
 
 
 eq_p, ne_p, lt_p, le_p, gt_p, ge_p = (
-    _comparison(*c) for c in (("eq", "equal", "=="), ("ne", "not_equal", "!="), ("lt", "less", "<"),
-                              ("le", "less_equal", "<="), ("gt", "greater", ">"), ("ge", "greater_equal", ">=")))
+    _comparison(*c)
+    for c in (
+        ("eq", "equal", "=="),
+        ("ne", "not_equal", "!="),
+        ("lt", "less", "<"),
+        ("le", "less_equal", "<="),
+        ("gt", "greater", ">"),
+        ("ge", "greater_equal", ">="),
+    )
+)
 eq, ne, lt, le, gt, ge = (public(p) for p in (eq_p, ne_p, lt_p, le_p, gt_p, ge_p))
 
 

@@ -83,8 +83,19 @@ class Plan(NamedTuple):
 
 def _plan(x: tuple, w: tuple, out: tuple, stride: tuple, padding: tuple, dilation: tuple, groups: int) -> Plan:
     top, bottom, left, right = padding
-    return Plan(x[0], groups, w[1], w[0] // groups, x[2:], (x[2] + top + bottom, x[3] + left + right), w[2:], out[2:],
-                stride, (top, left), dilation)
+    return Plan(
+        x[0],
+        groups,
+        w[1],
+        w[0] // groups,
+        x[2:],
+        (x[2] + top + bottom, x[3] + left + right),
+        w[2:],
+        out[2:],
+        stride,
+        (top, left),
+        dilation,
+    )
 
 
 def _taps(p: Plan, rows: tuple[int, int]) -> Iterator[tuple[int, int, tuple]]:
@@ -92,8 +103,15 @@ def _taps(p: Plan, rows: tuple[int, int]) -> Iterator[tuple[int, int, tuple]]:
     for i in range(p.kernel[0]):
         for j in range(p.kernel[1]):
             a, b = i * p.dilation[0] + rows[0] * p.stride[0], j * p.dilation[1]
-            yield i, j, (slice(None), slice(a, a + (rows[1] - rows[0] - 1) * p.stride[0] + 1, p.stride[0]),
-                         slice(b, b + (p.out[1] - 1) * p.stride[1] + 1, p.stride[1]))
+            yield (
+                i,
+                j,
+                (
+                    slice(None),
+                    slice(a, a + (rows[1] - rows[0] - 1) * p.stride[0] + 1, p.stride[0]),
+                    slice(b, b + (p.out[1] - 1) * p.stride[1] + 1, p.stride[1]),
+                ),
+            )
 
 
 # ---- channels by pixels: an image at a time
@@ -102,7 +120,7 @@ def _image(xp: Any, p: Plan, dtype: Any) -> Callable:
     if p.padded == p.size:
         return lambda image: image
     room = xp.zeros((p.groups * p.cg, *p.padded), dtype)
-    inside = room[:, p.pad[0]:p.pad[0] + p.size[0], p.pad[1]:p.pad[1] + p.size[1]]
+    inside = room[:, p.pad[0] : p.pad[0] + p.size[0], p.pad[1] : p.pad[1] + p.size[1]]
 
     def padded(image):
         inside[...] = image
@@ -122,8 +140,8 @@ def _rows(xp: Any, p: Plan, dtype: Any) -> Callable:
     def windows(image, a, b):
         z, y, x = image.strides
         shape = (c, kh, kw, b - a, p.out[1])
-        part = room[:c * kh * kw * (b - a) * p.out[1]].reshape(shape)
-        xp.copyto(part, strided(image[:, a * sh:], shape, (z, dh * y, dw * x, sh * y, sw * x)))
+        part = room[: c * kh * kw * (b - a) * p.out[1]].reshape(shape)
+        xp.copyto(part, strided(image[:, a * sh :], shape, (z, dh * y, dw * x, sh * y, sw * x)))
         return part.reshape(p.groups, p.taps, -1)
 
     return windows
@@ -161,7 +179,7 @@ def _few_dx(xp: Any, p: Plan, dy: Any, w: Any, out: Any) -> None:
         for i, j, place in _taps(p, (r0, r1)):
             whole[place] += got[:, i, j]
         if not direct and r1 == p.out[0]:
-            out[n] = whole[:, p.pad[0]:p.pad[0] + p.size[0], p.pad[1]:p.pad[1] + p.size[1]]
+            out[n] = whole[:, p.pad[0] : p.pad[0] + p.size[0], p.pad[1] : p.pad[1] + p.size[1]]
 
 
 def _few_dw(xp: Any, p: Plan, x: Any, dy: Any, out: Any) -> None:
@@ -178,11 +196,11 @@ def _few_dw(xp: Any, p: Plan, x: Any, dy: Any, out: Any) -> None:
 def _pixels(xp: Any, p: Plan, images: int, dtype: Any) -> Callable:
     """A function from images (n, C, H, W) to padded (n, H, W, C), in a buffer that is used again."""
     room = (xp.empty if p.padded == p.size else xp.zeros)((images, *p.padded, p.groups * p.cg), dtype)
-    inside = room[:, p.pad[0]:p.pad[0] + p.size[0], p.pad[1]:p.pad[1] + p.size[1]]
+    inside = room[:, p.pad[0] : p.pad[0] + p.size[0], p.pad[1] : p.pad[1] + p.size[1]]
 
     def turned(x):
-        inside[:len(x)] = x.transpose(0, 2, 3, 1)
-        return room[:len(x)]
+        inside[: len(x)] = x.transpose(0, 2, 3, 1)
+        return room[: len(x)]
 
     return turned
 
@@ -197,8 +215,8 @@ def _stacked(xp: Any, p: Plan, images: int, dtype: Any) -> Callable:
         n, y, x, c = image.strides
         shape = (len(image), b - a, p.out[1], p.groups, kh, kw, p.cg)
         pixels = len(image) * (b - a) * p.out[1]
-        part = room[:pixels * p.groups * p.taps].reshape(shape)
-        xp.copyto(part, strided(image[:, a * sh:], shape, (n, sh * y, sw * x, p.cg * c, dh * y, dw * x, c)))
+        part = room[: pixels * p.groups * p.taps].reshape(shape)
+        xp.copyto(part, strided(image[:, a * sh :], shape, (n, sh * y, sw * x, p.cg * c, dh * y, dw * x, c)))
         return part.reshape(pixels, p.groups, p.taps).swapaxes(0, 1)
 
     return windows
@@ -237,7 +255,7 @@ def _many_dx(xp: Any, p: Plan, dy: Any, w: Any, out: Any) -> None:
     weight = xp.ascontiguousarray(w.reshape(p.groups, p.og, p.cg, *p.kernel).transpose(3, 4, 0, 1, 2))
     room = xp.empty((images, *p.padded, p.groups * p.cg), out.dtype)
     for n0, n1, r0, r1 in p.blocks(images):
-        whole = room[:n1 - n0]
+        whole = room[: n1 - n0]
         if r0 == 0:
             whole.fill(0)
         rows = _turned_rows(xp, p, dy, n0, n1, r0, r1).reshape(-1, p.groups, p.og).swapaxes(0, 1)
@@ -245,7 +263,7 @@ def _many_dx(xp: Any, p: Plan, dy: Any, w: Any, out: Any) -> None:
             got = _grouped(xp, rows, weight[i, j])
             whole[place] += got.reshape(n1 - n0, r1 - r0, p.out[1], -1)
         if r1 == p.out[0]:
-            inside = whole[:, p.pad[0]:p.pad[0] + p.size[0], p.pad[1]:p.pad[1] + p.size[1]]
+            inside = whole[:, p.pad[0] : p.pad[0] + p.size[0], p.pad[1] : p.pad[1] + p.size[1]]
             out[n0:n1] = inside.transpose(0, 3, 1, 2)
 
 
@@ -289,13 +307,16 @@ def conv2d_dw_p(xp, x, dy, out, *, kernel, stride, padding, dilation, groups):
     (_few_dw if p.few else _many_dw)(xp, p, x, dy, out)
 
 
-def _check(name: str, x: Spec, w: Spec, b: Spec | None, stride: tuple, dilation: tuple, groups: int,
-           padding: tuple) -> None:
+def _check(
+    name: str, x: Spec, w: Spec, b: Spec | None, stride: tuple, dilation: tuple, groups: int, padding: tuple
+) -> None:
     """What PyTorch refuses, whatever the sizes of the image."""
     given = [s for s in (x, w, b) if s is not None]
     if any(s.dtype is not x.dtype for s in given):
-        raise DTypeError(f"{name}: got {' and '.join(s.dtype.name for s in given)}; wanted one dtype for input, weight "
-                         "and bias (input type and bias type should be the same)")
+        raise DTypeError(
+            f"{name}: got {' and '.join(s.dtype.name for s in given)}; wanted one dtype for input, weight "
+            "and bias (input type and bias type should be the same)"
+        )
     if x.dtype.name == "bool":
         raise DTypeError(f"{name}: got bool; wanted numbers (not implemented for 'Bool')")
     if groups < 1:
@@ -307,36 +328,43 @@ def _check(name: str, x: Spec, w: Spec, b: Spec | None, stride: tuple, dilation:
     if min(padding) < 0:
         raise ShapeError(f"{name}: padding {padding}; negative padding is not supported")
     if w.shape[0] < 1 or w.shape[0] % groups:
-        raise ShapeError(f"{name}: weight {w.shape} with groups {groups}; wanted dimension 0 to be 1 or more and "
-                         f"divisible by {groups}")
+        raise ShapeError(
+            f"{name}: weight {w.shape} with groups {groups}; wanted dimension 0 to be 1 or more and "
+            f"divisible by {groups}"
+        )
     if min(w.shape[2:]) < 1:
         raise ShapeError(f"{name}: weight {w.shape}; kernel size should be greater than zero")
     if b is not None and b.shape != w.shape[:1]:
-        raise ShapeError(f"{name}: bias {b.shape} for weight {w.shape}; expected bias to be 1-dimensional with "
-                         f"{w.shape[0]} elements")
+        raise ShapeError(
+            f"{name}: bias {b.shape} for weight {w.shape}; expected bias to be 1-dimensional with {w.shape[0]} elements"
+        )
 
 
 @conv2d_p.spec
 def _(x, w, b, *, stride, padding, dilation, groups):
     _check("conv2d", x, w, b, stride, dilation, groups, padding)
     if x.shape[1] != w.shape[1] * groups:
-        raise ShapeError(f"conv2d: input {x.shape} for weight {w.shape} with groups {groups}; expected input to have "
-                         f"{w.shape[1] * groups} channels, but got {x.shape[1]} channels instead")
+        raise ShapeError(
+            f"conv2d: input {x.shape} for weight {w.shape} with groups {groups}; expected input to have "
+            f"{w.shape[1] * groups} channels, but got {x.shape[1]} channels instead"
+        )
     if min(x.shape[2:]) < 1:
         raise ShapeError(f"conv2d: input {x.shape}; only zero batch or zero channel inputs are supported")
     sizes = (x.shape[2] + padding[0] + padding[1], x.shape[3] + padding[2] + padding[3])
     spans = tuple(d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:]))
     if any(s < k for s, k in zip(sizes, spans)):
-        raise ShapeError(f"conv2d: padded input {sizes} for kernel {spans}; kernel size can't be greater than actual "
-                         "input size")
+        raise ShapeError(
+            f"conv2d: padded input {sizes} for kernel {spans}; kernel size can't be greater than actual input size"
+        )
     return x.like(x.shape[0], w.shape[0], *((s - k) // t + 1 for s, k, t in zip(sizes, spans, stride)))
 
 
-conv2d_dx_p.spec(lambda dy, w, *, size, stride, padding, dilation, groups: dy.like(
-    dy.shape[0], w.shape[1] * groups, *size))
-conv2d_dw_p.spec(lambda x, dy, *, kernel, stride, padding, dilation, groups: x.like(
-    dy.shape[1], x.shape[1] // groups, *kernel))
-
+conv2d_dx_p.spec(
+    lambda dy, w, *, size, stride, padding, dilation, groups: dy.like(dy.shape[0], w.shape[1] * groups, *size)
+)
+conv2d_dw_p.spec(
+    lambda x, dy, *, kernel, stride, padding, dilation, groups: x.like(dy.shape[1], x.shape[1] // groups, *kernel)
+)
 
 
 def _fit(y: Tensor, like: Spec) -> Tensor:
@@ -349,22 +377,28 @@ def _fit(y: Tensor, like: Spec) -> Tensor:
 
 conv2d_p.grad(
     x=lambda g, w, x_spec, stride, padding, dilation, groups: conv2d_dx_p(
-        g, w, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups),
+        g, w, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+    ),
     w=lambda g, x, w_spec, stride, padding, dilation, groups: conv2d_dw_p(
-        x, g, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups),
+        x, g, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+    ),
     b=lambda g: g.sum((0, 2, 3)),
 )
 conv2d_dx_p.grad(
-    dy=lambda g, w, dy_spec, stride, padding, dilation, groups: _fit(conv2d_p(
-        g, w, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec),
+    dy=lambda g, w, dy_spec, stride, padding, dilation, groups: _fit(
+        conv2d_p(g, w, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec
+    ),
     w=lambda g, dy, w_spec, stride, padding, dilation, groups: conv2d_dw_p(
-        g, dy, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups),
+        g, dy, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+    ),
 )
 conv2d_dw_p.grad(
     x=lambda g, dy, x_spec, stride, padding, dilation, groups: conv2d_dx_p(
-        dy, g, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups),
-    dy=lambda g, x, dy_spec, stride, padding, dilation, groups: _fit(conv2d_p(
-        x, g, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec),
+        dy, g, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+    ),
+    dy=lambda g, x, dy_spec, stride, padding, dilation, groups: _fit(
+        conv2d_p(x, g, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec
+    ),
 )
 
 
@@ -400,18 +434,46 @@ def _(make):
 
 @conv2d_dx_p.cases
 def _(make):
-    yield dict(dy=make(2, 4, 2, 2), w=make(4, 6, 3, 3), size=(6, 5), stride=(2, 2), padding=(1, 0, 0, 1),
-               dilation=(1, 1), groups=1)
-    yield dict(dy=make(2, 4, 3, 2), w=make(4, 2, 2, 2), size=(4, 4), stride=(1, 1), padding=(0, 0, 0, 0),
-               dilation=(1, 2), groups=2)
+    yield dict(
+        dy=make(2, 4, 2, 2),
+        w=make(4, 6, 3, 3),
+        size=(6, 5),
+        stride=(2, 2),
+        padding=(1, 0, 0, 1),
+        dilation=(1, 1),
+        groups=1,
+    )
+    yield dict(
+        dy=make(2, 4, 3, 2),
+        w=make(4, 2, 2, 2),
+        size=(4, 4),
+        stride=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 2),
+        groups=2,
+    )
 
 
 @conv2d_dw_p.cases
 def _(make):
-    yield dict(x=make(2, 6, 6, 5), dy=make(2, 4, 3, 2), kernel=(3, 3), stride=(2, 2), padding=(1, 0, 0, 1),
-               dilation=(1, 1), groups=1)
-    yield dict(x=make(2, 4, 4, 4), dy=make(2, 4, 3, 2), kernel=(2, 2), stride=(1, 1), padding=(0, 0, 0, 0),
-               dilation=(1, 2), groups=2)
+    yield dict(
+        x=make(2, 6, 6, 5),
+        dy=make(2, 4, 3, 2),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 0, 0, 1),
+        dilation=(1, 1),
+        groups=1,
+    )
+    yield dict(
+        x=make(2, 4, 4, 4),
+        dy=make(2, 4, 3, 2),
+        kernel=(2, 2),
+        stride=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 2),
+        groups=2,
+    )
 
 
 def _meetings(size, kernel, out, stride, padding, dilation, groups, channels, features):
@@ -435,8 +497,9 @@ def _ref(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     room = [n + pad[2 * d] + pad[2 * d + 1] for d, n in enumerate(x.shape[2:])]
     out = tuple((r - d * (k - 1) - 1) // s + 1 for r, d, k, s in zip(room, dilation, weight.shape[2:], stride))
     y = np.zeros((x.shape[0], weight.shape[0], *out))
-    for (o, r, c), (i, j), (k, h, v) in _meetings(x.shape[2:], weight.shape[2:], out, stride, pad, dilation, groups,
-                                                  x.shape[1], weight.shape[0]):
+    for (o, r, c), (i, j), (k, h, v) in _meetings(
+        x.shape[2:], weight.shape[2:], out, stride, pad, dilation, groups, x.shape[1], weight.shape[0]
+    ):
         y[:, o, r, c] += np.einsum("nc,oc->no", x[:, k, h, v], weight[o, :, i, j])
     y = y if bias is None else y + bias[:, None, None]
     return y[0] if input.ndim == 3 else y
@@ -444,16 +507,18 @@ def _ref(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 def _dx_ref(dy, w, size, stride, padding, dilation, groups):
     dx = np.zeros((dy.shape[0], w.shape[1] * groups, *size))
-    for (o, r, c), (i, j), (k, h, v) in _meetings(size, w.shape[2:], dy.shape[2:], stride, padding, dilation, groups,
-                                                  dx.shape[1], w.shape[0]):
+    for (o, r, c), (i, j), (k, h, v) in _meetings(
+        size, w.shape[2:], dy.shape[2:], stride, padding, dilation, groups, dx.shape[1], w.shape[0]
+    ):
         dx[:, k, h, v] += np.einsum("no,oc->nc", dy[:, o, r, c], w[o, :, i, j])
     return dx
 
 
 def _dw_ref(x, dy, kernel, stride, padding, dilation, groups):
     dw = np.zeros((dy.shape[1], x.shape[1] // groups, *kernel))
-    for (o, r, c), (i, j), (k, h, v) in _meetings(x.shape[2:], kernel, dy.shape[2:], stride, padding, dilation, groups,
-                                                  x.shape[1], dy.shape[1]):
+    for (o, r, c), (i, j), (k, h, v) in _meetings(
+        x.shape[2:], kernel, dy.shape[2:], stride, padding, dilation, groups, x.shape[1], dy.shape[1]
+    ):
         dw[o, :, i, j] += np.einsum("no,nc->oc", dy[:, o, r, c], x[:, k, h, v])
     return dw
 
@@ -469,8 +534,10 @@ def _two(name: str, value: Any, what: str, n: int = 2) -> tuple:
     if isinstance(value, (tuple, list)):
         got = tuple(index(name, v) for v in value)
         if len(got) not in (1, n):
-            raise ShapeError(f"{name}: {what} {list(got)}; expected {what} to be a single integer value or a list of "
-                             f"{n} values to match the convolution dimensions")
+            raise ShapeError(
+                f"{name}: {what} {list(got)}; expected {what} to be a single integer value or a list of "
+                f"{n} values to match the convolution dimensions"
+            )
         return got * n if len(got) == 1 else got
     return (index(name, value),) * n
 
@@ -493,13 +560,22 @@ def _ranks(name: str, input: Tensor, weight: Tensor, n: int) -> None:
     if weight._spec.ndim != n + 2:
         raise ShapeError(f"{name}: weight {weight._spec.shape}; wanted {n + 2} dimensions")
     if input._spec.ndim not in (n + 1, n + 2):
-        raise ShapeError(f"{name}: expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input "
-                         f"of size: {list(input._spec.shape)}")
+        raise ShapeError(
+            f"{name}: expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input "
+            f"of size: {list(input._spec.shape)}"
+        )
 
 
 @face(conv2d_p)
-def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-           dilation: Any = 1, groups: int = 1) -> Tensor:
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
     """The cross-correlation of images with kernels, plus a bias for each output channel.
 
     input (N, C, H, W) or (C, H, W), weight (O, C / groups, KH, KW), bias (O,) or None -> (N, O, OH, OW) with
@@ -513,21 +589,36 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: An
     stride, dilation = _two("conv2d", stride, "stride"), _two("conv2d", dilation, "dilation")
     pads = _padding("conv2d", padding, weight._spec.shape[2:], stride, dilation)
     if input._spec.ndim == 3:
-        return conv2d_p(input.unsqueeze(0), weight, bias, stride=stride, padding=pads, dilation=dilation,
-                        groups=groups).squeeze(0)
+        return conv2d_p(
+            input.unsqueeze(0), weight, bias, stride=stride, padding=pads, dilation=dilation, groups=groups
+        ).squeeze(0)
     return conv2d_p(input, weight, bias, stride=stride, padding=pads, dilation=dilation, groups=groups)
 
 
 @op(torch="nn.functional.conv1d")
-def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-           dilation: Any = 1, groups: int = 1) -> Tensor:
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
     """``conv2d`` of images one pixel high: input (N, C, L) or (C, L), weight (O, C / groups, K) -> (N, O, OL)."""
     _ranks("conv1d", input, weight, 1)
     stride, dilation = _two("conv1d", stride, "stride", 1), _two("conv1d", dilation, "dilation", 1)
     pads = _padding("conv1d", padding, weight._spec.shape[2:], stride, dilation)
     x = input.unsqueeze(0) if input._spec.ndim == 2 else input
-    y = conv2d_p(x.unsqueeze(2), weight.unsqueeze(2), bias, stride=(1, *stride), padding=(0, 0, *pads),
-                 dilation=(1, *dilation), groups=groups).squeeze(2)
+    y = conv2d_p(
+        x.unsqueeze(2),
+        weight.unsqueeze(2),
+        bias,
+        stride=(1, *stride),
+        padding=(0, 0, *pads),
+        dilation=(1, *dilation),
+        groups=groups,
+    ).squeeze(2)
     return y.squeeze(0) if input._spec.ndim == 2 else y
 
 
@@ -548,8 +639,16 @@ def _(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
 
 @op(torch="nn.functional.conv_transpose2d")
-def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
-                     output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Tensor:
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
     """The transposed convolution: what the gradient of ``conv2d`` does to an image.
 
     input (N, C, H, W) or (C, H, W), weight (C, O / groups, KH, KW), bias (O,) or None -> (N, O, OH, OW) with
@@ -557,22 +656,35 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
     """
     name = "conv_transpose2d"
     _ranks(name, input, weight, 2)
-    stride, dilation, pad, extra = (_two(name, v, k) for v, k in (
-        (stride, "stride"), (dilation, "dilation"), (padding, "padding"), (output_padding, "output_padding")))
+    stride, dilation, pad, extra = (
+        _two(name, v, k)
+        for v, k in (
+            (stride, "stride"),
+            (dilation, "dilation"),
+            (padding, "padding"),
+            (output_padding, "output_padding"),
+        )
+    )
     x = input.unsqueeze(0) if input._spec.ndim == 3 else input
     shape, kernel = x._spec.shape, weight._spec.shape[2:]
     _check(name, x._spec, weight._spec, None, stride, dilation, groups, pad)
     features = weight._spec.shape[1] * groups
     if shape[1] != weight._spec.shape[0]:
-        raise ShapeError(f"{name}: input {shape} for weight {weight._spec.shape}; expected input to have "
-                         f"{weight._spec.shape[0]} channels, but got {shape[1]} channels instead")
+        raise ShapeError(
+            f"{name}: input {shape} for weight {weight._spec.shape}; expected input to have "
+            f"{weight._spec.shape[0]} channels, but got {shape[1]} channels instead"
+        )
     if bias is not None and bias._spec.shape != (features,):
         raise ShapeError(f"{name}: bias {bias._spec.shape}; expected bias to be 1-dimensional with {features} elements")
     if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation)) or min(extra) < 0:
-        raise ShapeError(f"{name}: output_padding {extra}; output padding must be smaller than either stride {stride} "
-                         f"or dilation {dilation}")
-    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + e + 1
-                 for n, s, p, d, k, e in zip(shape[2:], stride, pad, dilation, kernel, extra))
+        raise ShapeError(
+            f"{name}: output_padding {extra}; output padding must be smaller than either stride {stride} "
+            f"or dilation {dilation}"
+        )
+    size = tuple(
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(shape[2:], stride, pad, dilation, kernel, extra)
+    )
     if min(size) < 1 or min(shape[2:]) < 1:
         raise ShapeError(f"{name}: input {shape} gives output size {size}; output size is too small")
     pads = tuple(v for p in pad for v in (p, p))
@@ -607,9 +719,13 @@ def _(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1,
         for i in range(kernel[0]):
             for j in range(kernel[1]):
                 # every input pixel paints the kernel onto the canvas
-                paint = np.einsum("nchw,co->nohw", x[:, g * cg:(g + 1) * cg], weight[g * cg:(g + 1) * cg, :, i, j])
-                y[:, g * og:(g + 1) * og, i * d[0]:i * d[0] + (x.shape[2] - 1) * s[0] + 1:s[0],
-                  j * d[1]:j * d[1] + (x.shape[3] - 1) * s[1] + 1:s[1]] += paint
-    y = y[:, :, p[0]:y.shape[2] - p[0], p[1]:y.shape[3] - p[1]]
+                paint = np.einsum("nchw,co->nohw", x[:, g * cg : (g + 1) * cg], weight[g * cg : (g + 1) * cg, :, i, j])
+                y[
+                    :,
+                    g * og : (g + 1) * og,
+                    i * d[0] : i * d[0] + (x.shape[2] - 1) * s[0] + 1 : s[0],
+                    j * d[1] : j * d[1] + (x.shape[3] - 1) * s[1] + 1 : s[1],
+                ] += paint
+    y = y[:, :, p[0] : y.shape[2] - p[0], p[1] : y.shape[3] - p[1]]
     y = y if bias is None else y + bias[:, None, None]
     return y[0] if input.ndim == 3 else y

@@ -53,8 +53,14 @@ def _filled(shape: tuple, value: Any, dtype: Any, device: Any, requires_grad: bo
     return t.requires_grad_() if requires_grad else t
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-          memory_format: Any = None, pin_memory: bool = False) -> Tensor:
+def empty(
+    *size: Any,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    memory_format: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:
     """Uninitialised values."""
     return _filled(size_args("empty", size), None, dtype, device, requires_grad)
 
@@ -85,10 +91,18 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 
 
 def _like(fill: Any, name: str):
-    def like(input: Tensor, *args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-             memory_format: Any = None) -> Tensor:
+    def like(
+        input: Tensor,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+    ) -> Tensor:
         value = args[0] if name == "full_like" else fill
-        return _filled(input._spec.shape, value, dtype or input._spec.dtype, device or input._spec.device, requires_grad)
+        return _filled(
+            input._spec.shape, value, dtype or input._spec.dtype, device or input._spec.device, requires_grad
+        )
 
     like.__name__ = like.__qualname__ = name
     like.__doc__ = f"``{name.removesuffix('_like')}`` with the shape, dtype and device of a tensor."
@@ -96,16 +110,25 @@ def _like(fill: Any, name: str):
 
 
 empty_like, zeros_like, ones_like, full_like = (
-    _like(v, n) for v, n in ((None, "empty_like"), (0, "zeros_like"), (1, "ones_like"), (None, "full_like")))
+    _like(v, n) for v, n in ((None, "empty_like"), (0, "zeros_like"), (1, "ones_like"), (None, "full_like"))
+)
 
 
 def _new(fill: Any, name: str):
-    def new(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-            fill_value: Any = None) -> Tensor:
+    def new(
+        self: Tensor,
+        *size: Any,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        fill_value: Any = None,
+    ) -> Tensor:
         value = fill
         if name == "new_full":
             size, value = (size[0],), fill_value if fill_value is not None else size[1]
-        return _filled(size_args(name, size), value, dtype or self._spec.dtype, device or self._spec.device, requires_grad)
+        return _filled(
+            size_args(name, size), value, dtype or self._spec.dtype, device or self._spec.device, requires_grad
+        )
 
     new.__name__ = new.__qualname__ = name
     new.__doc__ = f"``{name.removeprefix('new_')}`` with the dtype and device of this tensor."
@@ -116,8 +139,16 @@ for _value, _name in ((None, "new_empty"), (0, "new_zeros"), (1, "new_ones"), (N
     _new(_value, _name)
 
 
-def arange(*args: Any, start: Any = None, end: Any = None, step: Any = 1, dtype: Any = None, device: Any = None,
-           requires_grad: bool = False, out: Any = None) -> Tensor:
+def arange(
+    *args: Any,
+    start: Any = None,
+    end: Any = None,
+    step: Any = 1,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    out: Any = None,
+) -> Tensor:
     """Numbers from start (0) up to but not including end, ``step`` apart; int64 if all three are integers.
 
     >>> import tensorlite as tl
@@ -135,8 +166,10 @@ def arange(*args: Any, start: Any = None, end: Any = None, step: Any = 1, dtype:
     if numbers[2] == 0:
         raise RuntimeError("arange: step must be nonzero")
     if (numbers[1] - numbers[0]) * numbers[2] < 0:
-        raise RuntimeError(f"arange: start {numbers[0]}, end {numbers[1]}, step {numbers[2]}; upper bound and lower "
-                           "bound inconsistent with step sign")
+        raise RuntimeError(
+            f"arange: start {numbers[0]}, end {numbers[1]}, step {numbers[2]}; upper bound and lower "
+            "bound inconsistent with step sign"
+        )
     if dtype is None:
         dtype = dtypes.int64 if all(isinstance(v, (int, np.integer)) for v in numbers) else get_default_dtype()
     d = as_dtype(dtype, "arange")
@@ -146,8 +179,9 @@ def arange(*args: Any, start: Any = None, end: Any = None, step: Any = 1, dtype:
     return _placed(array, device, requires_grad)
 
 
-def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """``steps`` numbers from start to end, both included, evenly apart."""
     a, b = (float(v) for v in (start, end))
     d = get_default_dtype() if dtype is None else as_dtype(dtype)
@@ -167,8 +201,9 @@ def _placed(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
 
 
 # ---- from data
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-           pin_memory: bool = False) -> Tensor:
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Tensor:
     """A new tensor with a copy of ``data``: numbers, nested lists, NumPy arrays, tensors.
 
     Python floats become the default dtype (float32), ints int64, bools bool; arrays keep their dtype.
@@ -198,8 +233,10 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     if not ndarray.dtype.isnative:
         raise DTypeError(f"from_numpy: byte order of {ndarray.dtype} is not this machine's; call .astype first")
     if ndarray.dtype not in dtype.of_numpy:
-        raise TypeError(f"from_numpy: can't convert np.ndarray of type {ndarray.dtype}; the supported types are: "
-                        f"{', '.join(dtype.known)}.")
+        raise TypeError(
+            f"from_numpy: can't convert np.ndarray of type {ndarray.dtype}; the supported types are: "
+            f"{', '.join(dtype.known)}."
+        )
     return from_array(ndarray)
 
 
@@ -221,13 +258,21 @@ def _array(data: Any, d: dtype | None, copy: bool) -> np.ndarray:
     try:
         array = np.asarray(data)
     except ValueError:
-        raise ValueError(f"tensor: sequences of unequal length in {_short(data)}; wanted nested lists of equal sizes") from None
+        raise ValueError(
+            f"tensor: sequences of unequal length in {_short(data)}; wanted nested lists of equal sizes"
+        ) from None
     if array.dtype.kind not in "biuf":
         if array.dtype.kind == "O" or array.dtype.kind == "c":
             raise TypeError(f"tensor: could not infer dtype of {_short(data)}; wanted numbers, nested lists or arrays")
         raise TypeError(f"tensor: new(): invalid data type {array.dtype}; wanted numbers, nested lists or arrays")
     if d is None:
-        d = dtypes.bool if array.dtype.kind == "b" else dtypes.int64 if array.dtype.kind in "iu" else get_default_dtype()
+        d = (
+            dtypes.bool
+            if array.dtype.kind == "b"
+            else dtypes.int64
+            if array.dtype.kind in "iu"
+            else get_default_dtype()
+        )
         if not array.size:
             d = get_default_dtype()
     return array.astype(d.np)
@@ -258,7 +303,9 @@ Tensor._construct = classmethod(_construct)
 
 
 @method()
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A copy of ``data`` with the dtype and device of this tensor."""
     return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
@@ -273,7 +320,9 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     try:
         array = np.from_dlpack(ext_tensor)
     except (BufferError, RuntimeError, ValueError) as error:
-        raise DTypeError(f"from_dlpack: NumPy cannot take this tensor: {error} (bfloat16 is not in NumPy's DLPack)") from None
+        raise DTypeError(
+            f"from_dlpack: NumPy cannot take this tensor: {error} (bfloat16 is not in NumPy's DLPack)"
+        ) from None
     return from_array(array)
 
 
@@ -303,7 +352,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         value = lift(value, self)
         value = value if isinstance(value, Tensor) else from_array(np.asarray(value))
     elif value._spec.ndim:
-        raise RuntimeError(f"fill_: only supports 0-dimension value tensor but got tensor with {value._spec.ndim} dimensions.")
+        raise RuntimeError(
+            f"fill_: only supports 0-dimension value tensor but got tensor with {value._spec.ndim} dimensions."
+        )
     value = value.to(self._spec.dtype)
     return fill_p.op.into(self, self, value)
 

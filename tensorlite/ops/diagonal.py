@@ -70,8 +70,9 @@ def _diagonal_view(x: Any, offset: int, dim1: int, dim2: int) -> Any:
     start[dim1], start[dim2] = slice(row if n else 0, None), slice(column if n else 0, None)
     part = x[tuple(start)]
     rest = [d for d in range(x.ndim) if d not in (dim1, dim2)]
-    return strided(part, (*(x.shape[d] for d in rest), n),
-                   (*(x.strides[d] for d in rest), x.strides[dim1] + x.strides[dim2]))
+    return strided(
+        part, (*(x.shape[d] for d in rest), n), (*(x.strides[d] for d in rest), x.strides[dim1] + x.strides[dim2])
+    )
 
 
 @primitive(view=True, name="diagonal")
@@ -86,8 +87,9 @@ def _(x, *, offset, dim1, dim2):
     return spec_of((*(s for d, s in enumerate(x.shape) if d not in (dim1, dim2)), n), x.dtype, x.device, STRIDED)
 
 
-diagonal_p.grad(x=lambda g, x_spec, offset, dim1, dim2: undiagonal_p(
-    g, shape=x_spec.shape, offset=offset, dim1=dim1, dim2=dim2))
+diagonal_p.grad(
+    x=lambda g, x_spec, offset, dim1, dim2: undiagonal_p(g, shape=x_spec.shape, offset=offset, dim1=dim1, dim2=dim2)
+)
 
 
 @diagonal_p.cases
@@ -100,9 +102,19 @@ def _(make):
     yield RuntimeError, dict(input=make(3, 4), dim1=1, dim2=-1)
 
 
-diagonal_p.ref(lambda input, offset=0, dim1=0, dim2=1: np.moveaxis(np.array(
-    [np.moveaxis(input, (dim1, dim2), (0, 1))[i, i + offset] for i in range(input.shape[dim1])
-     if 0 <= i + offset < input.shape[dim2]]).reshape(-1, *np.delete(input.shape, (dim1, dim2))), 0, -1))
+diagonal_p.ref(
+    lambda input, offset=0, dim1=0, dim2=1: np.moveaxis(
+        np.array(
+            [
+                np.moveaxis(input, (dim1, dim2), (0, 1))[i, i + offset]
+                for i in range(input.shape[dim1])
+                if 0 <= i + offset < input.shape[dim2]
+            ]
+        ).reshape(-1, *np.delete(input.shape, (dim1, dim2))),
+        0,
+        -1,
+    )
+)
 
 
 @face(diagonal_p, method=True)

@@ -102,9 +102,12 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
 
 def _scaled(input: Any, other: Any, alpha: Any, name: str) -> Any:
     if isinstance(alpha, float) and not any(
-            isinstance(t, float) or (isinstance(t, Tensor) and t.is_floating_point()) for t in (input, other)):
-        raise DTypeError(f"{name}: alpha {alpha!r} is a float; for integral input tensors, argument alpha must not be "
-                         "a floating point number")
+        isinstance(t, float) or (isinstance(t, Tensor) and t.is_floating_point()) for t in (input, other)
+    ):
+        raise DTypeError(
+            f"{name}: alpha {alpha!r} is a float; for integral input tensors, argument alpha must not be "
+            "a floating point number"
+        )
     return other * alpha
 
 

@@ -24,19 +24,27 @@ def _along(who: str, input: Tensor, dim: int, index: Tensor, src: Tensor | None 
     d = dim_of(who, dim, x.ndim)
     places.index_dtype(who, i)
     if max(x.ndim, 1) != max(i.ndim, 1):
-        raise ShapeError(f"{who}: index has {i.ndim} dimensions and input {x.ndim}; Index tensor must have the same "
-                         "number of dimensions as input tensor")
+        raise ShapeError(
+            f"{who}: index has {i.ndim} dimensions and input {x.ndim}; Index tensor must have the same "
+            "number of dimensions as input tensor"
+        )
     if src is not None:
         places.same_dtype(who, x, src._spec, "src")
         if max(src._spec.ndim, 1) != max(i.ndim, 1):
-            raise ShapeError(f"{who}: index has {i.ndim} dimensions and src {src._spec.ndim}; Index tensor must have "
-                             "the same number of dimensions as src tensor")
+            raise ShapeError(
+                f"{who}: index has {i.ndim} dimensions and src {src._spec.ndim}; Index tensor must have "
+                "the same number of dimensions as src tensor"
+            )
         if any(a > b for a, b in zip(i.shape, src._spec.shape)):
-            raise ShapeError(f"{who}: index is {list(i.shape)} and src {list(src._spec.shape)}; wanted no size of "
-                             "index larger than that of src")
+            raise ShapeError(
+                f"{who}: index is {list(i.shape)} and src {list(src._spec.shape)}; wanted no size of "
+                "index larger than that of src"
+            )
     if any(a > b for k, (a, b) in enumerate(zip(i.shape, x.shape)) if k != d):
-        raise ShapeError(f"{who}: index is {list(i.shape)} and input {list(x.shape)}; wanted no size of index larger "
-                         f"than that of input apart from dimension {d}")
+        raise ShapeError(
+            f"{who}: index is {list(i.shape)} and input {list(x.shape)}; wanted no size of index larger "
+            f"than that of input apart from dimension {d}"
+        )
     return tuple(t if t is None or t._spec.ndim else t.view(1) for t in (input, index, src)), d
 
 
@@ -67,7 +75,8 @@ gather_p.spec(lambda x, index, *, dim, wraps: x.like(*index.shape))
 gather_p.op.moves = True
 gather_p.grad(
     x=lambda g, x_spec, index, dim, wraps: scatter_add_p(
-        x_spec_zeros(x_spec, x_spec.shape), index, g, dim=dim, wraps=wraps),
+        x_spec_zeros(x_spec, x_spec.shape), index, g, dim=dim, wraps=wraps
+    ),
     index=None,
 )
 
@@ -92,7 +101,7 @@ def _(input, dim, index):
     y = np.empty(index.shape)
     for at in np.ndindex(index.shape):
         place = list(at)
-        place[dim:dim + 1 or None] = [index[at]]
+        place[dim : dim + 1 or None] = [index[at]]
         y[at] = input[tuple(place)] if input.ndim else input
     return y
 
@@ -128,14 +137,20 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         return gather_p(reshape(input, (input._spec.size,)), reshape(indices, (indices._spec.size,)), dim=0, wraps=True)
     x, i = input._spec, indices._spec
     if x.ndim != i.ndim:
-        raise ShapeError(f"take_along_dim: input and indices should have the same number of dimensions, but got "
-                         f"{x.ndim} dimensions for input, and {i.ndim} dimensions for indices")
+        raise ShapeError(
+            f"take_along_dim: input and indices should have the same number of dimensions, but got "
+            f"{x.ndim} dimensions for input, and {i.ndim} dimensions for indices"
+        )
     d = dim_of("take_along_dim", dim, x.ndim)
     if not x.ndim:
         return reshape(take_along_dim(input, indices), ())
-    common = broadcast("take_along_dim", (*x.shape[:d], 1, *x.shape[d + 1:]), (*i.shape[:d], 1, *i.shape[d + 1:]))
-    return gather_p(expand(input, (*common[:d], x.shape[d], *common[d + 1:])),
-                    expand(indices, (*common[:d], i.shape[d], *common[d + 1:])), dim=d, wraps=True)
+    common = broadcast("take_along_dim", (*x.shape[:d], 1, *x.shape[d + 1 :]), (*i.shape[:d], 1, *i.shape[d + 1 :]))
+    return gather_p(
+        expand(input, (*common[:d], x.shape[d], *common[d + 1 :])),
+        expand(indices, (*common[:d], i.shape[d], *common[d + 1 :])),
+        dim=d,
+        wraps=True,
+    )
 
 
 @take_along_dim.cases
@@ -225,8 +240,9 @@ def _scatter(input: Tensor, dim: int, index: Tensor, src: Any, value: Any, reduc
     return _scattered(scatter_p, "scatter", input, dim, index, src, in_place)
 
 
-def _scattered(p: Any, who: str, input: Tensor, dim: int, index: Tensor, src: Tensor, in_place: bool,
-               **kw: Any) -> Tensor:
+def _scattered(
+    p: Any, who: str, input: Tensor, dim: int, index: Tensor, src: Tensor, in_place: bool, **kw: Any
+) -> Tensor:
     if not index._spec.size:
         places.index_dtype(who, index._spec)
         return input if in_place else input.clone()
@@ -236,8 +252,9 @@ def _scattered(p: Any, who: str, input: Tensor, dim: int, index: Tensor, src: Te
 
 
 @face(scatter_p, method=True, out=True)
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None,
-            reduce: Any = None) -> Tensor:
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None
+) -> Tensor:
     """input with elements of ``src`` (or one number) written at the places along ``dim`` that index says:
     out[i][index[i][j]] = src[i][j] for dim 1.
 
@@ -249,8 +266,11 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     return _scatter(input, dim, index, src, value, reduce, False)
 
 
-places.in_place(scatter_p, "scatter_", lambda self, dim, index, src=None, *, value=None, reduce=None:
-          _scatter(self, dim, index, src, value, reduce, True))
+places.in_place(
+    scatter_p,
+    "scatter_",
+    lambda self, dim, index, src=None, *, value=None, reduce=None: _scatter(self, dim, index, src, value, reduce, True),
+)
 
 
 @primitive(name="scatter_add", alias="elementwise")

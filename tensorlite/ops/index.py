@@ -30,8 +30,13 @@ boolean = dtypes.bool
 
 
 # ---- several index tensors
-@primitive(name="index", signals=False, torch=lambda torch, input, indices, dims: input[
-    tuple(indices[dims.index(d)] if d in dims else slice(None) for d in range(input.ndim))])
+@primitive(
+    name="index",
+    signals=False,
+    torch=lambda torch, input, indices, dims: input[
+        tuple(indices[dims.index(d)] if d in dims else slice(None) for d in range(input.ndim))
+    ],
+)
 def index_p(xp, x, *indices, out, dims):
     """x[key] with ``indices`` at the dimensions ``dims`` of the key and whole slices elsewhere."""
     try:
@@ -88,8 +93,9 @@ unindex_p.grad(x=lambda g, indices, dims: index_p(g, *indices, dims=dims), indic
 @unindex_p.cases
 def _(make):
     yield dict(x=make(5), indices=[make.ints(5, high=2), make.ints(5, high=3)], shape=(2, 3), dims=(0, 1))
-    yield dict(x=make(2, 2, 3), indices=[make.ints(2, 1, low=-2, high=2), make.ints(2, high=2)], shape=(2, 3, 2),
-               dims=(0, 2))
+    yield dict(
+        x=make(2, 2, 3), indices=[make.ints(2, 1, low=-2, high=2), make.ints(2, high=2)], shape=(2, 3, 2), dims=(0, 2)
+    )
 
 
 @unindex_p.ref
@@ -127,8 +133,10 @@ def _(x, w, *indices, dims, accumulate):
     places.same_dtype("index_put", x, w, "values (Index put requires the source and destination dtypes match)")
     room = places.picked_shape(x.shape, dims, places.common_shape("index_put", *indices))
     if len(w.shape) > len(room) or any(a not in (1, b) for a, b in zip(w.shape[::-1], room[::-1])):
-        raise ShapeError(f"index_put: shape mismatch: value tensor of shape {list(w.shape)} cannot be broadcast to "
-                         f"indexing result of shape {list(room)}")
+        raise ShapeError(
+            f"index_put: shape mismatch: value tensor of shape {list(w.shape)} cannot be broadcast to "
+            f"indexing result of shape {list(room)}"
+        )
     return x.like(*x.shape)
 
 
@@ -189,8 +197,11 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
     return _index_put(input, indices, values, accumulate, False)
 
 
-places.in_place(index_put_p, "index_put_", lambda self, indices, values, accumulate=False:
-          _index_put(self, indices, values, accumulate, True))
+places.in_place(
+    index_put_p,
+    "index_put_",
+    lambda self, indices, values, accumulate=False: _index_put(self, indices, values, accumulate, True),
+)
 
 
 # ---- keys
@@ -209,8 +220,11 @@ def _plain(key: Any) -> tuple | None:
             parts.append(k)
         elif c is slice:
             a, b, step = k.start, k.stop, k.step
-            if ((a is None or a.__class__ is int) and (b is None or b.__class__ is int)
-                    and (step is None or (step.__class__ is int and step > 0))):
+            if (
+                (a is None or a.__class__ is int)
+                and (b is None or b.__class__ is int)
+                and (step is None or (step.__class__ is int and step > 0))
+            ):
                 parts.append((a, b, step))
             else:
                 return None
@@ -223,8 +237,10 @@ def _bound(value: Any) -> int | None:
     try:
         return None if value is None else operator.index(value)
     except TypeError:
-        raise TypeError(f"getitem: slice bound {value!r} is {type(value).__name__}; slice indices must be integers or "
-                        "None or have an __index__ method") from None
+        raise TypeError(
+            f"getitem: slice bound {value!r} is {type(value).__name__}; slice indices must be integers or "
+            "None or have an __index__ method"
+        ) from None
 
 
 def _member(k: Any) -> Any:
@@ -244,8 +260,10 @@ def _member(k: Any) -> Any:
         if hasattr(k, "__index__") and not isinstance(k, np.ndarray):
             return operator.index(k)
         if not isinstance(k, (np.ndarray, list, tuple, range)):
-            raise IndexError(f"getitem: got {k!r}; only integers, slices (`:`), ellipsis (`...`), None and long or "
-                             f"byte Variables are valid indices (got {type(k).__name__})")
+            raise IndexError(
+                f"getitem: got {k!r}; only integers, slices (`:`), ellipsis (`...`), None and long or "
+                f"byte Variables are valid indices (got {type(k).__name__})"
+            )
         given, k = k, tensor(list(k) if isinstance(k, range) else k)
         if (not k._spec.size and not isinstance(given, np.ndarray)) or k._spec.dtype.category == INTEGER:
             k = k.to(int64)
@@ -263,21 +281,29 @@ def _member(k: Any) -> Any:
 def _is_many(key: Any) -> bool:
     """Whether a list stands for a tuple of indices: PyTorch reads x[[[0, 1], [1, 0]]] as x[[0, 1], [1, 0]]."""
     many = (Tensor, slice, list, tuple, str, np.ndarray)
-    return (isinstance(key, list) and len(key) < 32
-            and any(k is None or k is Ellipsis or isinstance(k, many) for k in key))
+    return (
+        isinstance(key, list) and len(key) < 32 and any(k is None or k is Ellipsis or isinstance(k, many) for k in key)
+    )
 
 
 def _parse(who: str, x: Tensor, key: Any) -> tuple[tuple | None, list]:
     """A key as two steps: the constant of slice_p (None where nothing is to do), and what then stands at which
     dimension: tensors of integers or bool."""
     if _is_many(key):
-        warnings.warn("Using a non-tuple sequence for multidimensional indexing is deprecated; use x[tuple(seq)] "
-                      "instead of x[seq]", stacklevel=3)
+        warnings.warn(
+            "Using a non-tuple sequence for multidimensional indexing is deprecated; use x[tuple(seq)] "
+            "instead of x[seq]",
+            stacklevel=3,
+        )
         key = tuple(key)
     parts = [_member(k) for k in (key if isinstance(key, tuple) else (key,))]
     shape = x._spec.shape
-    used = sum(k._spec.ndim if isinstance(k, Tensor) and k._spec.dtype is boolean
-               else not (k is None or k is Ellipsis or k.__class__ is bool) for k in parts)
+    used = sum(
+        k._spec.ndim
+        if isinstance(k, Tensor) and k._spec.dtype is boolean
+        else not (k is None or k is Ellipsis or k.__class__ is bool)
+        for k in parts
+    )
     if used > len(shape):
         raise IndexError(f"{who}: too many indices for tensor of dimension {len(shape)}: got {used}")
     basic: list = []
@@ -296,9 +322,11 @@ def _parse(who: str, x: Tensor, key: Any) -> tuple[tuple | None, list]:
             at += 1
         elif isinstance(k, Tensor):
             rank = k._spec.ndim if k._spec.dtype is boolean else 1
-            if k._spec.dtype is boolean and k._spec.shape != shape[source:source + rank]:
-                raise IndexError(f"{who}: The shape of the mask {list(k._spec.shape)} at index {n} does not match the "
-                                 f"shape of the indexed tensor {list(shape)} at index {source}")
+            if k._spec.dtype is boolean and k._spec.shape != shape[source : source + rank]:
+                raise IndexError(
+                    f"{who}: The shape of the mask {list(k._spec.shape)} at index {n} does not match the "
+                    f"shape of the indexed tensor {list(shape)} at index {source}"
+                )
             items.append((at, k))
             basic += [(None, None, None)] * rank
             source, at = source + rank, at + rank
@@ -345,7 +373,7 @@ def getitem(self: Tensor, key: Any) -> Tensor:
     if index._spec.dtype is boolean:
         shape, rank = x._spec.shape, index._spec.ndim
         if rank > 1:
-            x = reshape(x, (*shape[:d], index._spec.size, *shape[d + rank:]))
+            x = reshape(x, (*shape[:d], index._spec.size, *shape[d + rank :]))
         index = nonzero_p(reshape(index, (index._spec.size,)), as_tuple=True)[0]
     return index_select_p(x, index, dim=d, who="getitem")
 
@@ -388,16 +416,23 @@ def _fitted(value: Tensor, room: tuple) -> Tensor:
     extra = max(len(shape) - len(room), 0)
     kept = shape[extra:]
     if any(n != 1 for n in shape[:extra]) or any(a not in (1, b) for a, b in zip(kept[::-1], room[::-1])):
-        raise ShapeError(f"setitem: shape mismatch: value tensor of shape {list(shape)} cannot be broadcast to "
-                         f"indexing result of shape {list(room)}")
+        raise ShapeError(
+            f"setitem: shape mismatch: value tensor of shape {list(shape)} cannot be broadcast to "
+            f"indexing result of shape {list(room)}"
+        )
     return reshape(value, kept) if extra else value
 
 
 def _is_same(x: Tensor, value: Tensor) -> bool:
     """Whether ``value`` is the very view x, history included: same base, memory and geometry."""
-    return (value._ver is x._ver and value._view is not None and value._spec is x._spec
-            and value._arr.strides == x._arr.strides and address(value._arr) == address(x._arr)
-            and value._view.path()[0] is x._view.path()[0])
+    return (
+        value._ver is x._ver
+        and value._view is not None
+        and value._spec is x._spec
+        and value._arr.strides == x._arr.strides
+        and address(value._arr) == address(x._arr)
+        and value._view.path()[0] is x._view.path()[0]
+    )
 
 
 @op(method=True, out=True)

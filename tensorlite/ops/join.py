@@ -26,9 +26,11 @@ def _(*xs, dim):
     first = xs[0]
     for k, x in enumerate(xs):
         if x.ndim != first.ndim or any(a != b for d, (a, b) in enumerate(zip(x.shape, first.shape)) if d != dim):
-            raise ShapeError(f"cat: tensor {k} is {x.shape} and tensor 0 is {first.shape}; wanted equal sizes except in "
-                             f"dimension {dim}")
-    return first.like(*first.shape[:dim], sum(x.shape[dim] for x in xs), *first.shape[dim + 1:])
+            raise ShapeError(
+                f"cat: tensor {k} is {x.shape} and tensor 0 is {first.shape}; wanted equal sizes except in "
+                f"dimension {dim}"
+            )
+    return first.like(*first.shape[:dim], sum(x.shape[dim] for x in xs), *first.shape[dim + 1 :])
 
 
 def _cat_grads(g, xs_spec, dim):
@@ -88,8 +90,10 @@ def stack(tensors: Any, dim: int = 0) -> Tensor:
     first = tensors[0]._spec.shape
     for k, x in enumerate(tensors):
         if x._spec.shape != first:
-            raise ShapeError(f"stack: expects each tensor to be equal size, but got {list(first)} at entry 0 and "
-                             f"{list(x._spec.shape)} at entry {k}")
+            raise ShapeError(
+                f"stack: expects each tensor to be equal size, but got {list(first)} at entry 0 and "
+                f"{list(x._spec.shape)} at entry {k}"
+            )
     return cat([unsqueeze(x, dim) for x in tensors], dim)
 
 
@@ -119,14 +123,19 @@ def split_p(xp, x, *, sizes, dim):
 
 
 split_p.op.multiple = True
-split_p.spec(lambda x, *, sizes, dim: tuple(
-    viewed(x, (*x.shape[:dim], n, *x.shape[dim + 1:]), contiguous=dim == 0) for n in sizes))
+split_p.spec(
+    lambda x, *, sizes, dim: tuple(
+        viewed(x, (*x.shape[:dim], n, *x.shape[dim + 1 :]), contiguous=dim == 0) for n in sizes
+    )
+)
 
 
 @split_p.grad
 def _(g, x_spec, sizes, dim, want):
-    parts = [x_spec_zeros(x_spec, (*x_spec.shape[:dim], n, *x_spec.shape[dim + 1:])) if p is None else p
-             for p, n in zip(g, sizes)]
+    parts = [
+        x_spec_zeros(x_spec, (*x_spec.shape[:dim], n, *x_spec.shape[dim + 1 :])) if p is None else p
+        for p, n in zip(g, sizes)
+    ]
     return (cat_p(*parts, dim=dim),)
 
 
@@ -155,8 +164,10 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple:
     d = dim_of("split", dim, input._spec.ndim)
     sizes = tuple(index("split", s) for s in split_sizes)
     if sum(sizes) != input._spec.shape[d] or any(s < 0 for s in sizes):
-        raise ShapeError(f"split: split_with_sizes expects split_sizes to sum exactly to {input._spec.shape[d]} (input "
-                         f"tensor's size at dimension {d}), but got split_sizes={list(sizes)}")
+        raise ShapeError(
+            f"split: split_with_sizes expects split_sizes to sum exactly to {input._spec.shape[d]} (input "
+            f"tensor's size at dimension {d}), but got split_sizes={list(sizes)}"
+        )
     return split_p(input, sizes=sizes, dim=d)
 
 
@@ -216,12 +227,12 @@ def unbind_p(xp, x, *, dim):
 
 
 unbind_p.op.multiple = True
-unbind_p.spec(lambda x, *, dim: (viewed(x, (*x.shape[:dim], *x.shape[dim + 1:]), contiguous=dim == 0),) * x.shape[dim])
+unbind_p.spec(lambda x, *, dim: (viewed(x, (*x.shape[:dim], *x.shape[dim + 1 :]), contiguous=dim == 0),) * x.shape[dim])
 
 
 @unbind_p.grad
 def _(g, x_spec, dim, want):
-    shape = (*x_spec.shape[:dim], *x_spec.shape[dim + 1:])
+    shape = (*x_spec.shape[:dim], *x_spec.shape[dim + 1 :])
     return (stack([x_spec_zeros(x_spec, shape) if p is None else p for p in g], dim),)
 
 
@@ -265,8 +276,10 @@ def repeat(input: Tensor, sizes: tuple) -> Tensor:
     shape = input._spec.shape
     lead = len(sizes) - len(shape)
     if lead < 0:
-        raise ShapeError(f"repeat: {len(sizes)} sizes for {len(shape)} dimensions; number of dimensions of repeat dims "
-                         "can not be smaller than number of dimensions of tensor")
+        raise ShapeError(
+            f"repeat: {len(sizes)} sizes for {len(shape)} dimensions; number of dimensions of repeat dims "
+            "can not be smaller than number of dimensions of tensor"
+        )
     shape = (1,) * lead + shape
     inner = tuple(n for s in shape for n in (1, s))
     outer = tuple(n for r, s in zip(sizes, shape) for n in (r, s))
@@ -290,7 +303,9 @@ def _tile(self: Tensor, *dims: Any) -> Tensor:
 def flip(input: Tensor, dims: Any) -> Tensor:
     """In reverse order along these dimensions; a copy."""
     d = dims_of("flip", dims if hasattr(dims, "__iter__") else (dims,), input._spec.ndim)
-    return slice_(input, tuple(slice(None, None, -1) if k in d else slice(None) for k in range(input._spec.ndim))).clone()
+    return slice_(
+        input, tuple(slice(None, None, -1) if k in d else slice(None) for k in range(input._spec.ndim))
+    ).clone()
 
 
 @flip.cases

@@ -23,8 +23,10 @@ from tensorlite.shapes import broadcast
 def _same_dtype(name: str, *specs: Spec | None) -> None:
     given = [s for s in specs if s is not None]
     if any(s.dtype is not given[0].dtype for s in given):
-        raise DTypeError(f"{name}: got {' and '.join(s.dtype.name for s in given)}; wanted one dtype "
-                         "(expected m1 and m2 to have the same dtype)")
+        raise DTypeError(
+            f"{name}: got {' and '.join(s.dtype.name for s in given)}; wanted one dtype "
+            "(expected m1 and m2 to have the same dtype)"
+        )
 
 
 @primitive(name="matmul")
@@ -55,8 +57,10 @@ def _(x, w, *, tx=False, tw=False):
     m, k = x.shape[-2:][::-1] if tx else x.shape[-2:]
     k2, n = w.shape[-2:][::-1] if tw else w.shape[-2:]
     if k != k2:
-        raise ShapeError(f"matmul: mat1 and mat2 shapes cannot be multiplied ({m}x{k} and {k2}x{n}): "
-                         f"{x.shape} @ {w.shape}; wanted equal inner sizes")
+        raise ShapeError(
+            f"matmul: mat1 and mat2 shapes cannot be multiplied ({m}x{k} and {k2}x{n}): "
+            f"{x.shape} @ {w.shape}; wanted equal inner sizes"
+        )
     return x.like(*broadcast("matmul", x.shape[:-2], w.shape[:-2]), m, n)
 
 
@@ -66,9 +70,11 @@ def _fit(y: Tensor, spec: Spec) -> Tensor:
 
 matmul_p.grad(
     x=lambda g, w, x_spec, tx, tw: _fit(
-        matmul_p(w, g, tx=tw, tw=True) if tx else matmul_p(g, w, tx=False, tw=not tw), x_spec),
+        matmul_p(w, g, tx=tw, tw=True) if tx else matmul_p(g, w, tx=False, tw=not tw), x_spec
+    ),
     w=lambda g, x, w_spec, tx, tw: _fit(
-        matmul_p(g, x, tx=True, tw=tx) if tw else matmul_p(x, g, tx=not tx, tw=False), w_spec),
+        matmul_p(g, x, tx=True, tw=tx) if tw else matmul_p(x, g, tx=not tx, tw=False), w_spec
+    ),
 )
 
 
@@ -178,8 +184,10 @@ for _op in (mm, bmm, mv):
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The inner product of two vectors of one size."""
     if input._spec.ndim != 1 or tensor._spec.ndim != 1 or input._spec.shape != tensor._spec.shape:
-        raise ShapeError(f"dot: got {input._spec.shape} and {tensor._spec.shape}; wanted two vectors of one size "
-                         "(1D tensors expected)")
+        raise ShapeError(
+            f"dot: got {input._spec.shape} and {tensor._spec.shape}; wanted two vectors of one size "
+            "(1D tensors expected)"
+        )
     return matmul(input, tensor)
 
 
@@ -249,8 +257,10 @@ def _(xp, specs, outs):
 def _(x, w, b):
     _same_dtype("linear", x, w, b)
     if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
-        raise ShapeError(f"linear: x {x.shape} and w {w.shape}; wanted (..., I) and (O, I) (mat1 and mat2 shapes cannot be "
-                         "multiplied)")
+        raise ShapeError(
+            f"linear: x {x.shape} and w {w.shape}; wanted (..., I) and (O, I) (mat1 and mat2 shapes cannot be "
+            "multiplied)"
+        )
     if b is not None and b.shape != w.shape[:1]:
         raise ShapeError(f"linear: b {b.shape} for w {w.shape}; wanted ({w.shape[0]},)")
     return x.like(*x.shape[:-1], w.shape[0])

@@ -72,8 +72,11 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     return masked_fill_p(input, mask, places.value_of("masked_fill", value, input))
 
 
-places.in_place(masked_fill_p, "masked_fill_", lambda self, mask, value:
-          masked_fill_p.op.into(self, self, mask, places.value_of("masked_fill_", value, self)))
+places.in_place(
+    masked_fill_p,
+    "masked_fill_",
+    lambda self, mask, value: masked_fill_p.op.into(self, self, mask, places.value_of("masked_fill_", value, self)),
+)
 
 
 @primitive(name="nonzero", dynamic=True)
@@ -135,8 +138,9 @@ argwhere.ref(lambda input: np.stack(np.nonzero(input), 1))
 def one_hot_p(xp, x, out, *, classes):
     """1 at place x of a new last dimension, 0 elsewhere."""
     if x.size and x.max() >= classes:
-        raise RuntimeError(f"one_hot: value {x.max()} for {classes} classes; Class values must be smaller than "
-                           "num_classes.")
+        raise RuntimeError(
+            f"one_hot: value {x.max()} for {classes} classes; Class values must be smaller than num_classes."
+        )
     xp.copyto(out, x[..., None] == xp.arange(classes))
 
 
@@ -159,8 +163,9 @@ def _(make):
     yield RuntimeError, dict(tensor=make.ints(3, dtype=int32))
 
 
-one_hot_p.ref(lambda tensor, num_classes=-1: np.eye(
-    num_classes if num_classes > 0 else tensor.max() + 1, dtype=int)[tensor])
+one_hot_p.ref(
+    lambda tensor, num_classes=-1: np.eye(num_classes if num_classes > 0 else tensor.max() + 1, dtype=int)[tensor]
+)
 
 
 @face(one_hot_p)
@@ -176,8 +181,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """
     x = tensor._spec
     if x.dtype is not int64:
-        raise DTypeError(f"one_hot: got {x.dtype}; wanted int64 (one_hot is only applicable to index tensor of type "
-                         "LongTensor)")
+        raise DTypeError(
+            f"one_hot: got {x.dtype}; wanted int64 (one_hot is only applicable to index tensor of type LongTensor)"
+        )
     if x.size and tensor.min().item() < 0:
         raise RuntimeError(f"one_hot: value {tensor.min().item()}; Class values must be non-negative.")
     if num_classes == -1:
@@ -221,8 +227,9 @@ def _(make):
     yield RuntimeError, dict(input=make(3), other=make(4))
 
 
-isclose_p.ref(lambda input, other, rtol=1e-5, atol=1e-8, equal_nan=False: np.isclose(
-    input, other, rtol, atol, equal_nan))
+isclose_p.ref(
+    lambda input, other, rtol=1e-5, atol=1e-8, equal_nan=False: np.isclose(input, other, rtol, atol, equal_nan)
+)
 
 
 @face(isclose_p, method=True)

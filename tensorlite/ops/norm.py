@@ -49,8 +49,9 @@ def _steady(shape: tuple, x: tuple, dim: tuple) -> bool:
     return all(k < lead or shape[k - lead] == 1 for k in dim)
 
 
-def _normalize(xp: Any, x: Any, w: Any, b: Any, out: Any, mean: Any, var: Any, dim: tuple, shape: tuple,
-               eps: float) -> None:
+def _normalize(
+    xp: Any, x: Any, w: Any, b: Any, out: Any, mean: Any, var: Any, dim: tuple, shape: tuple, eps: float
+) -> None:
     n = xp.asarray(_number(x, dim), mean.dtype)
     xp.add.reduce(x, axis=dim, out=mean, keepdims=True)
     xp.divide(mean, n, out=mean)
@@ -176,12 +177,15 @@ def _check_parameters(name: str, x: Spec, given: dict, shape: tuple, wanted: str
         if s.shape != shape:
             raise ShapeError(f"{name}: {what} {s.shape} for input {x.shape}; {wanted}")
         if s.dtype is not x.dtype and not (x.dtype.is_half and s.dtype is dtypes.float32):
-            raise DTypeError(f"{name}: {what} is {s.dtype.name} and input {x.dtype.name}; mixed dtype (CPU): wanted "
-                             "one dtype, or float32 beside a half type")
+            raise DTypeError(
+                f"{name}: {what} is {s.dtype.name} and input {x.dtype.name}; mixed dtype (CPU): wanted "
+                "one dtype, or float32 beside a half type"
+            )
         kinds.add(s.dtype)
     if len(kinds) > 1:
-        raise DTypeError(f"{name}: got {' and '.join(sorted(k.name for k in kinds))}; wanted one dtype for "
-                         f"{', '.join(given)}")
+        raise DTypeError(
+            f"{name}: got {' and '.join(sorted(k.name for k in kinds))}; wanted one dtype for {', '.join(given)}"
+        )
 
 
 # ---- layer norm
@@ -193,8 +197,13 @@ def layer_norm_p(xp, x, w=None, b=None, out=None, out_mean=None, out_var=None, *
 
 @layer_norm_p.spec
 def _(x, w, b, *, dim, shape, eps):
-    _check_parameters("layer_norm", x, dict(weight=w, bias=b), shape,
-                      f"expected weight and bias to be of same shape as normalized_shape {shape}")
+    _check_parameters(
+        "layer_norm",
+        x,
+        dict(weight=w, bias=b),
+        shape,
+        f"expected weight and bias to be of same shape as normalized_shape {shape}",
+    )
     return x.like(*x.shape), _statistics(x, dim), _statistics(x, dim)
 
 
@@ -229,8 +238,9 @@ def _(input, normalized_shape, weight=None, bias=None, eps=1e-5):
 
 
 @face(layer_norm_p)
-def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5) -> Tensor:
+def layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
     """(input - mean) / sqrt(var + eps) * weight + bias, with mean and variance over the last dimensions.
 
     input (..., *normalized_shape), weight and bias of ``normalized_shape`` or None -> as input.
@@ -241,22 +251,41 @@ def layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = Non
             [-1.0000,  1.0000]])
     """
     if not isinstance(normalized_shape, (tuple, list)):
-        raise TypeError(f"layer_norm: normalized_shape is {type(normalized_shape).__name__}; argument "
-                        "'normalized_shape' must be tuple of ints")
+        raise TypeError(
+            f"layer_norm: normalized_shape is {type(normalized_shape).__name__}; argument "
+            "'normalized_shape' must be tuple of ints"
+        )
     shape, own = tuple(normalized_shape), input._spec.shape
     if not shape:
         raise ShapeError("layer_norm: normalized_shape (); expected normalized_shape to be at least 1-dimensional")
-    if own[-len(shape):] != shape:
-        raise ShapeError(f"layer_norm: given normalized_shape={list(shape)}, expected input with shape [*, "
-                         f"{', '.join(map(str, shape))}], but got input of size {list(own)}")
-    return layer_norm_p(input, weight, bias, dim=tuple(range(len(own) - len(shape), len(own))), shape=shape,
-                        eps=float(eps))[0]
+    if own[-len(shape) :] != shape:
+        raise ShapeError(
+            f"layer_norm: given normalized_shape={list(shape)}, expected input with shape [*, "
+            f"{', '.join(map(str, shape))}], but got input of size {list(own)}"
+        )
+    return layer_norm_p(
+        input, weight, bias, dim=tuple(range(len(own) - len(shape), len(own))), shape=shape, eps=float(eps)
+    )[0]
 
 
 # ---- batch norm
 @primitive(name="batch_norm", mutates=("running_mean", "running_var"), signals=True, torch="nn.functional.batch_norm")
-def batch_norm_p(xp, x, w=None, b=None, running_mean=None, running_var=None, out=None, out_mean=None, out_var=None, *,
-                 dim, shape, momentum, eps):
+def batch_norm_p(
+    xp,
+    x,
+    w=None,
+    b=None,
+    running_mean=None,
+    running_var=None,
+    out=None,
+    out_mean=None,
+    out_var=None,
+    *,
+    dim,
+    shape,
+    momentum,
+    eps,
+):
     """(x - mean) / sqrt(var + eps) * w + b for each channel, with mean and variance over the batch; and these two.
 
     Effect: the running statistics move towards them by ``momentum``, the variance with n - 1 in place of n.
@@ -341,8 +370,16 @@ def _(input, running_mean, running_var, weight=None, bias=None, training=False, 
 
 
 @face(batch_norm_p)
-def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-               bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
     """(input - mean) / sqrt(var + eps) * weight + bias for each channel of (N, C), (N, C, L), (N, C, H, W), ...
 
     While ``training`` mean and variance are the batch's own, and the running statistics are moved towards them in
@@ -363,12 +400,23 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         if (running_mean is None) != (running_var is None):
             raise ShapeError(f"{name}: running_mean and running_var must either both be None or neither be None")
         if count(x, dim) == 1:
-            raise ShapeError(f"{name}: expected more than 1 value per channel when training, got input size "
-                             f"{list(x.shape)} (Expected more than 1 value per channel when training)")
+            raise ShapeError(
+                f"{name}: expected more than 1 value per channel when training, got input size "
+                f"{list(x.shape)} (Expected more than 1 value per channel when training)"
+            )
         if eps <= 0:
             raise ValueError(f"{name}: eps {eps}; batch_norm eps must be positive during training")
-        return batch_norm_p(input, weight, bias, running_mean, running_var, dim=dim, shape=shape,
-                            momentum=float(momentum), eps=float(eps))[0]
+        return batch_norm_p(
+            input,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            dim=dim,
+            shape=shape,
+            momentum=float(momentum),
+            eps=float(eps),
+        )[0]
     if running_mean is None or running_var is None:
         missing = "running_mean" if running_mean is None else "running_var"
         raise ShapeError(f"{name}: {missing} is None; {missing} must be defined in evaluation mode")
@@ -393,8 +441,11 @@ def _moments(make, *shape, dim):
     x = make(*shape)
     values = x._arr.astype(np.float64)
     wide = dtypes.float32 if x.dtype.is_half else x.dtype
-    return dict(x=x, mean=make.tensor(values.mean(dim, keepdims=True), wide),
-                var=make.tensor(values.var(dim, keepdims=True), wide))
+    return dict(
+        x=x,
+        mean=make.tensor(values.mean(dim, keepdims=True), wide),
+        var=make.tensor(values.var(dim, keepdims=True), wide),
+    )
 
 
 @normalize_dx_p.cases
@@ -418,6 +469,9 @@ def _(dy, x, mean, var, w=None, *, dim, shape, affine, eps):
         r = 1 / np.sqrt(np.squeeze(var[tuple(slice(0, 1) if isinstance(i, slice) else i for i in group)]) + eps)
         jacobian = r * (np.eye(h.size) - 1 / h.size - np.outer(h, h) / h.size)
         dx[group] = (jacobian @ v).reshape(dx[group].shape)
-    over = tuple(k for k in range(x.ndim) if (1,) * (x.ndim - len(shape)) + shape != x.shape and
-                 ((1,) * (x.ndim - len(shape)) + shape)[k] == 1)
+    over = tuple(
+        k
+        for k in range(x.ndim)
+        if (1,) * (x.ndim - len(shape)) + shape != x.shape and ((1,) * (x.ndim - len(shape)) + shape)[k] == 1
+    )
     return dx, (dy * xh).sum(over).reshape(affine), dy.sum(over).reshape(affine)

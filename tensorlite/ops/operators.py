@@ -40,14 +40,32 @@ def _inplace_operator(name: str):
     return operator
 
 
-for _name, _call in (("add", add_p), ("sub", sub_p), ("mul", mul_p), ("truediv", div_p), ("floordiv", floor_divide_p),
-                     ("mod", remainder_p), ("pow", pow_p), ("and", bitwise_and_p), ("or", bitwise_or_p),
-                     ("xor", bitwise_xor_p)):
+for _name, _call in (
+    ("add", add_p),
+    ("sub", sub_p),
+    ("mul", mul_p),
+    ("truediv", div_p),
+    ("floordiv", floor_divide_p),
+    ("mod", remainder_p),
+    ("pow", pow_p),
+    ("and", bitwise_and_p),
+    ("or", bitwise_or_p),
+    ("xor", bitwise_xor_p),
+):
     attach_method(f"__{_name}__", _call)
     attach_method(f"__r{_name}__", _swapped(f"__r{_name}__", _call))
-for _name, _method in (("add", "add_"), ("sub", "sub_"), ("mul", "mul_"), ("truediv", "div_"), ("pow", "pow_"),
-                       ("floordiv", "floor_divide_"), ("mod", "remainder_"), ("and", "bitwise_and_"),
-                       ("or", "bitwise_or_"), ("xor", "bitwise_xor_")):
+for _name, _method in (
+    ("add", "add_"),
+    ("sub", "sub_"),
+    ("mul", "mul_"),
+    ("truediv", "div_"),
+    ("pow", "pow_"),
+    ("floordiv", "floor_divide_"),
+    ("mod", "remainder_"),
+    ("and", "bitwise_and_"),
+    ("or", "bitwise_or_"),
+    ("xor", "bitwise_xor_"),
+):
     attach_method(f"__i{_name}__", _inplace_operator(_method))
 attach_method("__neg__", neg_p)
 attach_method("__abs__", abs_p)

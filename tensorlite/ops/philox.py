@@ -35,8 +35,9 @@ def words(xp: Any, key: Any, n: int) -> Any:
         return xp.asarray(out, xp.uint64)[:n]
     b = xp.arange(blocks, dtype=xp.uint64)
     zero = xp.zeros(blocks, xp.uint64)
-    parts = rounds(b & xp.uint64(_LOW), b >> xp.uint64(32), zero + (call & _LOW), zero + (call >> 32),
-                   seed & _LOW, seed >> 32)
+    parts = rounds(
+        b & xp.uint64(_LOW), b >> xp.uint64(32), zero + (call & _LOW), zero + (call >> 32), seed & _LOW, seed >> 32
+    )
     return xp.stack(parts, axis=1).reshape(-1)[:n]
 
 
@@ -58,10 +59,28 @@ def integers(xp: Any, key: Any, n: int) -> Any:
 # 1/3, 1/5, ... of log((1 + f) / (1 - f)) / 2 = f + f^3/3 + f^5/5 + ...; |f| < 0.1716, so the rest is below 1e-17
 _LOG = [1.0 / k for k in range(21, 0, -2)]
 # Taylor's series of sin(r) / r and cos(r) in r^2; |r| <= pi / 4, so the rest is below 1e-17
-_SIN = [1.0, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000,
-        1.0 / 355687428096000][::-1]
-_COS = [1.0, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200,
-        1.0 / 20922789888000][::-1]
+_SIN = [
+    1.0,
+    -1.0 / 6,
+    1.0 / 120,
+    -1.0 / 5040,
+    1.0 / 362880,
+    -1.0 / 39916800,
+    1.0 / 6227020800,
+    -1.0 / 1307674368000,
+    1.0 / 355687428096000,
+][::-1]
+_COS = [
+    1.0,
+    -1.0 / 2,
+    1.0 / 24,
+    -1.0 / 720,
+    1.0 / 40320,
+    -1.0 / 3628800,
+    1.0 / 479001600,
+    -1.0 / 87178291200,
+    1.0 / 20922789888000,
+][::-1]
 _HALF_PI, _LN2 = 1.5707963267948966, 0.6931471805599453
 
 

@@ -30,8 +30,10 @@ def check(index: Any, who: str, dim: int, size: int, wraps: bool) -> None:
         low, high = index.min(), index.max()
         if high >= size or low < (-size if wraps else 0):
             bad = int(high if high >= size else low)
-            raise BoundsError(f"{who}: index {bad} is out of bounds for dimension {dim} with size {size}; wanted "
-                              f"{-size if wraps else 0} to {size - 1}")
+            raise BoundsError(
+                f"{who}: index {bad} is out of bounds for dimension {dim} with size {size}; wanted "
+                f"{-size if wraps else 0} to {size - 1}"
+            )
 
 
 def check_all(indices: tuple, who: str, dims: tuple, shape: tuple) -> None:
@@ -74,8 +76,9 @@ def common_shape(who: str, *indices: Spec) -> tuple:
         return broadcast(who, *(i.shape for i in indices))
     except ShapeError:
         shapes = ", ".join(str(list(i.shape)) for i in indices)
-        raise IndexError(f"{who}: shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}"
-                         ) from None
+        raise IndexError(
+            f"{who}: shape mismatch: indexing tensors could not be broadcast together with shapes {shapes}"
+        ) from None
 
 
 def positions(xp: Any, shape: tuple, dims: tuple, indices: tuple) -> Any:

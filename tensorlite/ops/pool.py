@@ -35,8 +35,10 @@ class Grid(NamedTuple):
     @property
     def reach(self) -> tuple[int, int]:
         """The size of an image with its padding, and with what the last windows need beyond it."""
-        rows, columns = (max((o - 1) * s + d * (k - 1) + 1, n + p) for o, s, d, k, n, p in zip(
-            self.out, self.stride, self.dilation, self.kernel, self.size, self.pad))
+        rows, columns = (
+            max((o - 1) * s + d * (k - 1) + 1, n + p)
+            for o, s, d, k, n, p in zip(self.out, self.stride, self.dilation, self.kernel, self.size, self.pad)
+        )
         return rows, columns
 
     @property
@@ -57,8 +59,13 @@ class Grid(NamedTuple):
         """For each place in the window: the pixels (of the padded image) that it meets, as an index."""
         for i in range(self.kernel[0]):
             for j in range(self.kernel[1]):
-                yield (..., *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(
-                    (i, j), self.dilation, self.out, self.stride)))
+                yield (
+                    ...,
+                    *(
+                        slice(t * d, t * d + (o - 1) * s + 1, s)
+                        for t, d, o, s in zip((i, j), self.dilation, self.out, self.stride)
+                    ),
+                )
 
     def padded(self, xp: Any, x: Any, fill: Any) -> Any:
         """The image with its padding (itself where there is none)."""
@@ -87,19 +94,26 @@ def _grid(x: tuple, out: tuple, kernel: tuple, stride: tuple, padding: tuple, di
 def _pooled(name: str, x: Spec, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple, ceil: bool) -> tuple:
     """The shape of the result, or PyTorch's refusals."""
     if x.ndim not in (3, 4) or 0 in x.shape[-3:]:
-        raise ShapeError(f"{name}: input {x.shape}; wanted (N, C, H, W) or (C, H, W) without empty dimensions but N "
-                         "(non-empty 3D or 4D (batch mode) tensor expected for input)")
+        raise ShapeError(
+            f"{name}: input {x.shape}; wanted (N, C, H, W) or (C, H, W) without empty dimensions but N "
+            "(non-empty 3D or 4D (batch mode) tensor expected for input)"
+        )
     if min(kernel) < 1 or min(stride) < 1 or min(dilation) < 1 or min(padding) < 0:
-        raise ShapeError(f"{name}: kernel_size {kernel}, stride {stride}, padding {padding}, dilation {dilation}; "
-                         "wanted 1 or more, and padding of 0 or more (pad must be non-negative)")
+        raise ShapeError(
+            f"{name}: kernel_size {kernel}, stride {stride}, padding {padding}, dilation {dilation}; "
+            "wanted 1 or more, and padding of 0 or more (pad must be non-negative)"
+        )
     if any(p > (d * (k - 1) + 1) // 2 for p, d, k in zip(padding, dilation, kernel)):
-        raise ShapeError(f"{name}: padding {padding} for kernel_size {kernel} and dilation {dilation}; pad should be "
-                         "at most half of effective kernel size")
+        raise ShapeError(
+            f"{name}: padding {padding} for kernel_size {kernel} and dilation {dilation}; pad should be "
+            "at most half of effective kernel size"
+        )
     each = zip(x.shape[-2:], kernel, stride, padding, dilation)
     out = tuple(windows(name, n, k, s, p, d, ceil) for n, k, s, p, d in each)
     if min(out) < 1:
-        raise ShapeError(f"{name}: input {x.shape} with kernel_size {kernel} gives output size {out}; output size is "
-                         "too small")
+        raise ShapeError(
+            f"{name}: input {x.shape} with kernel_size {kernel} gives output size {out}; output size is too small"
+        )
     return (*x.shape[:-2], *out)
 
 
@@ -196,14 +210,25 @@ pool_indices_p.spec(lambda place, **_: place.like(*place.shape, dtype=dtypes.int
 
 @max_pool2d_p.grad
 def _(g, y, x_spec, kernel, stride, padding, dilation, want):
-    return (pool_put_p(g[0], y[1], size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding,
-                       dilation=dilation),)
+    return (
+        pool_put_p(
+            g[0], y[1], size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
+        ),
+    )
 
 
-pool_take_p.grad(place=None, x=lambda g, place, x_spec, kernel, stride, padding, dilation: pool_put_p(
-    g, place, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation))
-pool_put_p.grad(place=None, dy=lambda g, place, kernel, stride, padding, dilation: pool_take_p(
-    g, place, kernel=kernel, stride=stride, padding=padding, dilation=dilation))
+pool_take_p.grad(
+    place=None,
+    x=lambda g, place, x_spec, kernel, stride, padding, dilation: pool_put_p(
+        g, place, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
+    ),
+)
+pool_put_p.grad(
+    place=None,
+    dy=lambda g, place, kernel, stride, padding, dilation: pool_take_p(
+        g, place, kernel=kernel, stride=stride, padding=padding, dilation=dilation
+    ),
+)
 pool_indices_p.nograd()
 
 _2x2 = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
@@ -231,8 +256,13 @@ def _(make):
 def _pixel(place, kernel, stride, padding, dilation):
     """Every window's row and column in the image: an iterator of (index of the window, row, column)."""
     for at in np.ndindex(*place.shape):
-        yield at, (at[-2] * stride[0] - padding[0] + place[at] // kernel[1] * dilation[0],
-                   at[-1] * stride[1] - padding[1] + place[at] % kernel[1] * dilation[1])
+        yield (
+            at,
+            (
+                at[-2] * stride[0] - padding[0] + place[at] // kernel[1] * dilation[0],
+                at[-1] * stride[1] - padding[1] + place[at] % kernel[1] * dilation[1],
+            ),
+        )
 
 
 @pool_take_p.ref
@@ -314,8 +344,15 @@ def _(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, r
 
 
 @face(max_pool2d_p)
-def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-               ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """The largest element of each window of (N, C, H, W) or (C, H, W); the padding counts as -inf.
 
     OH = (H + 2 padding - dilation (kernel_size - 1) - 1) / stride + 1, rounded down, or up with ``ceil_mode`` (but no
@@ -330,8 +367,9 @@ def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     name = "max_pool2d"
     kernel = _two(name, kernel_size, "kernel_size")
     step = kernel if stride is None or stride == () or stride == [] else _two(name, stride, "stride")
-    how = dict(kernel=kernel, stride=step, padding=_two(name, padding, "padding"),
-               dilation=_two(name, dilation, "dilation"))
+    how = dict(
+        kernel=kernel, stride=step, padding=_two(name, padding, "padding"), dilation=_two(name, dilation, "dilation")
+    )
     y, place = max_pool2d_p(input, ceil=bool(ceil_mode), **how)
     return (y, pool_indices_p(place, size=input._spec.shape[-2:], **how)) if return_indices else y
 
@@ -388,11 +426,23 @@ def _(x, *, kernel, stride, padding, ceil, include, divisor):
 
 
 avg_pool2d_dx_p.spec(lambda dy, *, size, **_: dy.like(*dy.shape[:-2], *size))
-avg_pool2d_p.grad(x=lambda g, x_spec, kernel, stride, padding, ceil, include, divisor: avg_pool2d_dx_p(
-    g, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include,
-    divisor=divisor))
-avg_pool2d_dx_p.grad(dy=lambda g, kernel, stride, padding, ceil, include, divisor: avg_pool2d_p(
-    g, kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include, divisor=divisor))
+avg_pool2d_p.grad(
+    x=lambda g, x_spec, kernel, stride, padding, ceil, include, divisor: avg_pool2d_dx_p(
+        g,
+        size=x_spec.shape[-2:],
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        ceil=ceil,
+        include=include,
+        divisor=divisor,
+    )
+)
+avg_pool2d_dx_p.grad(
+    dy=lambda g, kernel, stride, padding, ceil, include, divisor: avg_pool2d_p(
+        g, kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include, divisor=divisor
+    )
+)
 
 
 @avg_pool2d_p.cases
@@ -415,8 +465,11 @@ def _(make):
 
 @avg_pool2d_dx_p.cases
 def _(make):
-    for how in (dict(padding=(0, 0), include=True, divisor=None), dict(padding=(1, 0), include=False, divisor=None),
-                dict(padding=(0, 1), include=True, divisor=3)):
+    for how in (
+        dict(padding=(0, 0), include=True, divisor=None),
+        dict(padding=(1, 0), include=False, divisor=None),
+        dict(padding=(0, 1), include=True, divisor=3),
+    ):
         out = (2, 3, (6 + 2 * how["padding"][0] - 3) // 2 + 1, (5 + 2 * how["padding"][1] - 2) // 1 + 1)
         yield dict(dy=make(*out), size=(6, 5), kernel=(3, 2), stride=(2, 1), ceil=False, **how)
 
@@ -438,16 +491,25 @@ def _(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include
 def _(dy, size, kernel, stride, padding, ceil, include, divisor):
     dx = np.zeros((*dy.shape[:-2], *size))
     for r, c in np.ndindex(dy.shape[-2:]):
-        box = [slice(max(at * s - p, 0), min(at * s - p + k, n))
-               for at, s, p, k, n in zip((r, c), stride, padding, kernel, size)]
+        box = [
+            slice(max(at * s - p, 0), min(at * s - p + k, n))
+            for at, s, p, k, n in zip((r, c), stride, padding, kernel, size)
+        ]
         inside = (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
         dx[(..., *box)] += dy[..., r, c, None, None] / (divisor or (kernel[0] * kernel[1] if include else inside))
     return dx
 
 
 @face(avg_pool2d_p)
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-               count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
     """The mean of each window of (N, C, H, W) or (C, H, W). Padding counts as zeros, with ``count_include_pad=False``
     not at all; ``divisor_override`` takes the place of the number of elements.
 
@@ -459,8 +521,15 @@ def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any
     name = "avg_pool2d"
     kernel = _two(name, kernel_size, "kernel_size")
     step = kernel if stride is None or stride == () or stride == [] else _two(name, stride, "stride")
-    return avg_pool2d_p(input, kernel=kernel, stride=step, padding=_two(name, padding, "padding"), ceil=bool(ceil_mode),
-                        include=bool(count_include_pad), divisor=divisor_override)
+    return avg_pool2d_p(
+        input,
+        kernel=kernel,
+        stride=step,
+        padding=_two(name, padding, "padding"),
+        ceil=bool(ceil_mode),
+        include=bool(count_include_pad),
+        divisor=divisor_override,
+    )
 
 
 # ---- windows that adapt to the image
@@ -527,8 +596,10 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     if _regular(size, out):
         return max_pool2d(input, tuple(n // o for n, o in zip(size, out)), return_indices=return_indices)
     # every window widened to the size of the largest by repeating its last row and column: that changes no maximum
-    rows, columns = (np.minimum(first[:, None] + np.arange((last - first).max()), last[:, None] - 1)
-                     for first, last in (_edges(n, o) for n, o in zip(size, out)))
+    rows, columns = (
+        np.minimum(first[:, None] + np.arange((last - first).max()), last[:, None] - 1)
+        for first, last in (_edges(n, o) for n, o in zip(size, out))
+    )
     flat = (rows[:, None, :, None] * size[1] + columns[None, :, None, :]).reshape(*out, -1)
     at = input.new_tensor(flat.reshape(-1), dtype=dtypes.int64)
     part = input.reshape(*lead, size[0] * size[1]).index_select(-1, at).reshape(*lead, *flat.shape)
@@ -572,8 +643,9 @@ def _adaptive_ref(input, output_size, how):
     return y
 
 
-adaptive_avg_pool2d.ref(lambda input, output_size: _adaptive_ref(
-    input, output_size, lambda part, a, i: part.mean((-2, -1))))
+adaptive_avg_pool2d.ref(
+    lambda input, output_size: _adaptive_ref(input, output_size, lambda part, a, i: part.mean((-2, -1)))
+)
 
 
 @adaptive_max_pool2d.ref

@@ -161,10 +161,12 @@ def _random(name: str, values: Any, doc: str, constants: tuple = ()):
     return random_p
 
 
-uniform_p = _random("uniform", lambda xp, key, n, dtype: philox.uniform(xp, key, n, _BITS[dtype]),
-                    "Uniform in [0, 1) from a key.")
-normal_p = _random("normal", lambda xp, key, n, dtype: philox.normal(xp, key, n, _BITS[dtype]),
-                   "Standard normal from a key.")
+uniform_p = _random(
+    "uniform", lambda xp, key, n, dtype: philox.uniform(xp, key, n, _BITS[dtype]), "Uniform in [0, 1) from a key."
+)
+normal_p = _random(
+    "normal", lambda xp, key, n, dtype: philox.normal(xp, key, n, _BITS[dtype]), "Standard normal from a key."
+)
 
 
 def _randint(xp, key, n, dtype, low, high):
@@ -211,8 +213,11 @@ def _reference_normal(key, n, dtype):
     import math
 
     pairs = -(-n // 2)
-    u = ([w / 2**32 for w in _reference_words(key, 2 * pairs)] if _BITS[dtype] <= 32
-         else _reference_uniform(key, 2 * pairs, dtype))
+    u = (
+        [w / 2**32 for w in _reference_words(key, 2 * pairs)]
+        if _BITS[dtype] <= 32
+        else _reference_uniform(key, 2 * pairs, dtype)
+    )
     z = [math.sqrt(-2 * math.log1p(-u[2 * k])) * cmath.exp(2j * math.pi * u[2 * k + 1]) for k in range(pairs)]
     return [v for c in z for v in (c.real, c.imag)][:n]
 
@@ -244,15 +249,26 @@ def _(make):
 
 uniform_p.ref(lambda key, shape, dtype: np.reshape(_reference_uniform(key, int(np.prod(shape)), dtype), shape))
 normal_p.ref(lambda key, shape, dtype: np.reshape(_reference_normal(key, int(np.prod(shape)), dtype), shape))
-randint_p.ref(lambda key, shape, dtype, low, high: np.reshape(
-    [low + v % (high - low) for v in _reference_integers(key, int(np.prod(shape)))], shape))
+randint_p.ref(
+    lambda key, shape, dtype, low, high: np.reshape(
+        [low + v % (high - low) for v in _reference_integers(key, int(np.prod(shape)))], shape
+    )
+)
 randperm_p.ref(lambda key, n: np.array(sorted(range(n), key=_reference_integers(key, n).__getitem__), int))
 
 
 # ---- what users call
 def _sized(name: str, pure: Any, doc: str):
-    def draw(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False, out: Any = None, layout: Any = None, pin_memory: bool = False) -> Tensor:
+    def draw(
+        *size: Any,
+        generator: Generator | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        out: Any = None,
+        layout: Any = None,
+        pin_memory: bool = False,
+    ) -> Tensor:
         d = get_default_dtype() if dtype is None else as_dtype(dtype, name)
         if not d.is_floating_point:
             raise DTypeError(f"{name}: got {d}; wanted a floating-point dtype")
@@ -261,8 +277,9 @@ def _sized(name: str, pure: Any, doc: str):
         y = pure(take(generator), shape=size_args(name, size), dtype=d)
         return y.requires_grad_() if requires_grad else y
 
-    def like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-             memory_format: Any = None) -> Tensor:
+    def like(
+        input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, memory_format: Any = None
+    ) -> Tensor:
         return draw(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
     draw.__name__ = draw.__qualname__ = name
@@ -276,8 +293,16 @@ rand, rand_like = _sized("rand", uniform_p, "Uniform in [0, 1): ``rand(2, 3)`` o
 randn, randn_like = _sized("randn", normal_p, "Standard normal: ``randn(2, 3)`` or ``randn((2, 3))``.")
 
 
-def randint(low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
-            device: Any = None, requires_grad: bool = False) -> Tensor:
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Integers in [low, high): ``randint(high, size)`` or ``randint(low, high, size)``."""
     if size is None:
         low, high, size = 0, low, high
@@ -305,8 +330,9 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return y if dtype is None else y.to(dtype)
 
 
-def normal(mean: Any, std: Any, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
-           device: Any = None) -> Tensor:
+def normal(
+    mean: Any, std: Any, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None
+) -> Tensor:
     """Normal numbers of this mean and standard deviation: numbers with a size, or tensors."""
     tensors = [v for v in (mean, std) if isinstance(v, Tensor)]
     if size is None:
@@ -462,16 +488,19 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _dropout("dropout2d", input, p, training, inplace, 2)
 
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
-                generator: Generator | None = None) -> Tensor:
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
     """Indices drawn in proportion to the weights in each row of ``input`` (1-d or 2-d).
 
     Without replacement by the exponential trick: the largest of log(w) - log(-log(u)) (Efraimidis and Spirakis 2006).
     """
     weights = np.asarray(input.detach()._arr, np.float64)
     if weights.ndim not in (1, 2) or num_samples < 1:
-        raise RuntimeError(f"multinomial: got {input._spec}, num_samples {num_samples}; wanted 1 or 2 dimensions and at "
-                           "least one sample")
+        raise RuntimeError(
+            f"multinomial: got {input._spec}, num_samples {num_samples}; wanted 1 or 2 dimensions and at "
+            "least one sample"
+        )
     rows = weights.reshape(-1, weights.shape[-1])
     if not np.isfinite(rows).all() or (rows < 0).any() or (rows.sum(1) <= 0).any():
         raise RuntimeError("multinomial: probability tensor contains either `inf`, `nan` or element < 0 (or sums to 0)")

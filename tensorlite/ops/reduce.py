@@ -82,8 +82,14 @@ def _(xp, specs, outs, dim, keepdim):
 
 
 sum_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim))
-sum_p.kernel("cpu", "sum", dtypes="f4 f8", when=lambda x, *, dim, keepdim: (
-    0 < x.size <= SMALL and len(dim) > 0 and dim == tuple(range(dim[0], dim[0] + len(dim)))))
+sum_p.kernel(
+    "cpu",
+    "sum",
+    dtypes="f4 f8",
+    when=lambda x, *, dim, keepdim: (
+        0 < x.size <= SMALL and len(dim) > 0 and dim == tuple(range(dim[0], dim[0] + len(dim)))
+    ),
+)
 sum_p.grad(x=lambda g, x_spec, dim, keepdim: spread_p(g, shape=x_spec.shape, dim=dim, keepdim=keepdim))
 
 
@@ -110,7 +116,9 @@ def _(make):
 
 @sum_p.ref
 def _(input, dim=None, keepdim=False, dtype=None):
-    ones = np.where(np.isin(np.arange(input.ndim), np.arange(input.ndim) if dim is None else np.mod(dim, input.ndim)), 1, 0)
+    ones = np.where(
+        np.isin(np.arange(input.ndim), np.arange(input.ndim) if dim is None else np.mod(dim, input.ndim)), 1, 0
+    )
     y = np.einsum(input.astype(float), list(range(input.ndim)), [k for k in range(input.ndim) if not ones[k]])
     return np.expand_dims(y, tuple(np.flatnonzero(ones))) if keepdim else y
 
@@ -175,7 +183,9 @@ def _squares(input: Tensor, dim: Any, correction: Any, keepdim: bool, name: str)
 
 
 @op(method=True, out=True)
-def var(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+def var(
+    input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
     """The variance: squared distances from the mean over (n - correction); correction 1 unless said."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -183,7 +193,9 @@ def var(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = F
 
 
 @op(method=True, out=True)
-def std(input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Tensor:
+def std(
+    input: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
     """The standard deviation, the square root of ``var``."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
@@ -201,8 +213,11 @@ def _(make):
 
 
 def _var(input, dim=None, unbiased=True, keepdim=False, correction=None):
-    return np.cov(input.ravel(), ddof=1) if dim is None else np.var(
-        input, axis=dim, ddof=int(unbiased) if correction is None else correction, keepdims=keepdim)
+    return (
+        np.cov(input.ravel(), ddof=1)
+        if dim is None
+        else np.var(input, axis=dim, ddof=int(unbiased) if correction is None else correction, keepdims=keepdim)
+    )
 
 
 var.ref(_var)
@@ -314,8 +329,10 @@ argmin_p, argmin = _arg("argmin")
 def _along(name: str):
     Result = namedtuple(name, ("values", "indices"))
 
-    @primitive(name=f"{name}_along", torch=lambda torch, input, dim, keepdim=False: tuple(
-        getattr(torch, name)(input, dim, keepdim)))
+    @primitive(
+        name=f"{name}_along",
+        torch=lambda torch, input, dim, keepdim=False: tuple(getattr(torch, name)(input, dim, keepdim)),
+    )
     def along_p(xp, x, out, out_indices, *, dim, keepdim):
         """The extreme over one dimension and where it is; the gradient goes to that place alone."""
         if not x.ndim:
@@ -383,8 +400,10 @@ def _max_or_min(name: str, along: Any, extreme: Any, pairwise: Any):
 
 def _every(input: Tensor) -> tuple:
     if not input._spec.size:
-        raise RuntimeError("max, min: expected reduction dim to be specified for input.numel() == 0. "
-                           "Specify the reduction dim with the 'dim' argument.")
+        raise RuntimeError(
+            "max, min: expected reduction dim to be specified for input.numel() == 0. "
+            "Specify the reduction dim with the 'dim' argument."
+        )
     return tuple(range(input._spec.ndim))
 
 
@@ -510,8 +529,11 @@ def _(make):
     yield dict(input=make.distinct(3, 4), p=float("inf"))
 
 
-norm.ref(lambda input, p=2, dim=None, keepdim=False: np.linalg.norm(
-    input.ravel() if dim is None else input, ord=p, axis=0 if dim is None else dim, keepdims=keepdim))
+norm.ref(
+    lambda input, p=2, dim=None, keepdim=False: np.linalg.norm(
+        input.ravel() if dim is None else input, ord=p, axis=0 if dim is None else dim, keepdims=keepdim
+    )
+)
 
 
 @method("norm")
@@ -543,8 +565,13 @@ def _(make):
     yield dict(input=make(), dim=0)
 
 
-cumsum_p.ref(lambda input, dim: np.stack([input.take(range(k + 1), dim).sum(dim) for k in range(input.shape[dim])], dim)
-             if input.ndim else input)
+cumsum_p.ref(
+    lambda input, dim: (
+        np.stack([input.take(range(k + 1), dim).sum(dim) for k in range(input.shape[dim])], dim)
+        if input.ndim
+        else input
+    )
+)
 
 
 @face(cumsum_p, method=True, in_place=True, out=True)

@@ -46,7 +46,7 @@ def index_select_p(xp, x, index, out, *, dim, who):
 @index_select_p.spec
 def _(x, index, *, dim, who):
     places.index_dtype(who, index)
-    return x.like(*x.shape[:dim], *index.shape, *x.shape[dim + 1:])
+    return x.like(*x.shape[:dim], *index.shape, *x.shape[dim + 1 :])
 
 
 index_select_p.op.moves = True
@@ -65,8 +65,15 @@ def _(make):
     yield DTypeError, dict(input=make(4, 3), dim=0, index=make(2))
 
 
-index_select_p.ref(lambda input, dim, index: np.stack([np.take(input, i, dim) for i in index], dim) if index.size
-                   and input.ndim else np.compress([False] * 4, input, dim) if input.ndim else input)
+index_select_p.ref(
+    lambda input, dim, index: (
+        np.stack([np.take(input, i, dim) for i in index], dim)
+        if index.size and input.ndim
+        else np.compress([False] * 4, input, dim)
+        if input.ndim
+        else input
+    )
+)
 
 
 @face(index_select_p, method=True, out=True)
@@ -80,8 +87,10 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """
     d = dim_of("index_select", dim, input._spec.ndim)
     if index._spec.ndim > 1:
-        raise IndexError(f"index_select: index has shape {index._spec.shape}; wanted one dimension (Index is supposed "
-                         "to be a vector)")
+        raise IndexError(
+            f"index_select: index has shape {index._spec.shape}; wanted one dimension (Index is supposed "
+            "to be a vector)"
+        )
     if input._spec.ndim:
         return index_select_p(input, _vector(index), dim=d, who="index_select")
     if index._spec.size != 1:
@@ -115,7 +124,7 @@ def _(make):
 @unselect_p.ref
 def _(x, index, shape, dim):
     hot = np.equal.outer(index % shape[dim], np.arange(shape[dim])).astype(float).reshape(-1, shape[dim])
-    rows = x.reshape(*shape[:dim], index.size, *shape[dim + 1:])
+    rows = x.reshape(*shape[:dim], index.size, *shape[dim + 1 :])
     return np.moveaxis(np.tensordot(hot, rows, (0, dim)), 0, dim)
 
 
@@ -128,10 +137,11 @@ def _rows(who: str, input: Tensor, dim: int, index: Tensor, source: Tensor, erro
     if not input._spec.ndim:
         input, source = input.view(1), reshape(source, (1,)) if source._spec.size == 1 else source
     x, s = input._spec, source._spec
-    wanted = (*x.shape[:d], index._spec.size, *x.shape[d + 1:])
+    wanted = (*x.shape[:d], index._spec.size, *x.shape[d + 1 :])
     if s.shape != wanted:
         raise (error if s.ndim != x.ndim else ShapeError)(
-            f"{who}: source has shape {s.shape} for input {x.shape} and {index._spec.size} indices; wanted {wanted}")
+            f"{who}: source has shape {s.shape} for input {x.shape} and {index._spec.size} indices; wanted {wanted}"
+        )
     return input, d, index, source
 
 
@@ -192,8 +202,11 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return _index_add(input, dim, index, source, alpha, False)
 
 
-places.in_place(index_add_p, "index_add_", lambda self, dim, index, source, *, alpha=1:
-          _index_add(self, dim, index, source, alpha, True))
+places.in_place(
+    index_add_p,
+    "index_add_",
+    lambda self, dim, index, source, *, alpha=1: _index_add(self, dim, index, source, alpha, True),
+)
 
 
 @primitive(name="index_copy", alias="elementwise", signals=False)
@@ -235,8 +248,10 @@ def _(input, dim, index, source):
     where_ = {int(i): k for k, i in enumerate(index)}
     if not input.ndim:
         return source
-    return np.stack([np.take(source, where_[i], dim) if i in where_ else np.take(input, i, dim)
-                     for i in range(input.shape[dim])], dim)
+    return np.stack(
+        [np.take(source, where_[i], dim) if i in where_ else np.take(input, i, dim) for i in range(input.shape[dim])],
+        dim,
+    )
 
 
 def _index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor, in_place: bool) -> Tensor:
@@ -251,8 +266,9 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     return _index_copy(input, dim, index, source, False)
 
 
-places.in_place(index_copy_p, "index_copy_", lambda self, dim, index, source:
-                _index_copy(self, dim, index, source, True))
+places.in_place(
+    index_copy_p, "index_copy_", lambda self, dim, index, source: _index_copy(self, dim, index, source, True)
+)
 
 
 def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any, in_place: bool) -> Tensor:
@@ -264,7 +280,7 @@ def _index_fill(input: Tensor, dim: int, index: Tensor, value: Any, in_place: bo
     w = places.value_of("index_fill", value, input)
     x, index = input if input._spec.ndim else input.view(1), _vector(index)
     shape = x._spec.shape
-    w = expand(w, (*shape[:d], index._spec.size, *shape[d + 1:]))
+    w = expand(w, (*shape[:d], index._spec.size, *shape[d + 1 :]))
     y = places.into(index_copy_p, in_place, x, index, w, dim=d, who="index_fill")
     return input if in_place else y if input._spec.ndim else reshape(y, ())
 
@@ -352,8 +368,15 @@ def _(input, weight, padding_idx=None, scale_grad_by_freq=False):
 
 
 @face(embedding_p)
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
-              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
     """For each integer of input its row of weight (V, D): input.shape + (D,).
 
     Args:
@@ -372,8 +395,9 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     w = weight._spec
     if padding_idx is not None:
         if w.ndim and not -w.shape[0] <= padding_idx < w.shape[0]:
-            raise AssertionError(f"embedding: padding_idx {padding_idx} for {w.shape[0]} rows; Padding_idx must be "
-                                 "within num_embeddings")
+            raise AssertionError(
+                f"embedding: padding_idx {padding_idx} for {w.shape[0]} rows; Padding_idx must be within num_embeddings"
+            )
         padding_idx = padding_idx % w.shape[0] if w.ndim else 0
     if max_norm is not None:
         _shorten(weight, input, max_norm, norm_type)

@@ -27,8 +27,9 @@ def view_p(xp, x, *, shape):
         return xp.reshape(x, shape, copy=False) if xp is np else x.reshape(shape)
     except ValueError:
         raise ShapeError(
-            f"view: shape {shape} for strides {x.strides} of {x.shape}: view size is not compatible with input tensor's "
-            "size and stride (at least one dimension spans across two contiguous subspaces). Use .reshape(...) instead."
+            f"view: shape {shape} for strides {x.strides} of {x.shape}: view size is not compatible with input "
+            "tensor's size and stride (at least one dimension spans across two contiguous subspaces). "
+            "Use .reshape(...) instead."
         ) from None
 
 
@@ -46,8 +47,9 @@ def _(xp, specs, outs, shape):
     return lambda x: x.reshape(size)
 
 
-view_p.grad(x=lambda g, x_spec: view_p(g, shape=x_spec.shape) if g._spec.format is CONTIGUOUS
-            else reshape(g, x_spec.shape))
+view_p.grad(
+    x=lambda g, x_spec: view_p(g, shape=x_spec.shape) if g._spec.format is CONTIGUOUS else reshape(g, x_spec.shape)
+)
 
 
 @view_p.cases
@@ -154,9 +156,9 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         raise RuntimeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
     shape = input._spec.shape
     size = 1
-    for s in shape[a:b + 1]:
+    for s in shape[a : b + 1]:
         size *= s
-    return input if a == b else reshape(input, (*shape[:a], size, *shape[b + 1:]))
+    return input if a == b else reshape(input, (*shape[:a], size, *shape[b + 1 :]))
 
 
 @flatten.cases
@@ -172,7 +174,7 @@ def _(make):
 def _(input, start_dim=0, end_dim=-1):
     shape = list(input.shape) or [1]
     end = end_dim % len(shape)
-    return input.reshape(shape[:start_dim] + [-1] + shape[end + 1:])
+    return input.reshape(shape[:start_dim] + [-1] + shape[end + 1 :])
 
 
 @op(method=True)
@@ -181,7 +183,7 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
     d = dim_of("unflatten", dim, input._spec.ndim)
     shape = input._spec.shape
     sizes = infer("unflatten", size_args("unflatten", (sizes,)), shape[d], (shape[d],))
-    return reshape(input, (*shape[:d], *sizes, *shape[d + 1:]))
+    return reshape(input, (*shape[:d], *sizes, *shape[d + 1 :]))
 
 
 @unflatten.cases
@@ -212,9 +214,15 @@ def _(make):
     yield IndexError, dict(input=make(1, 3), dim=2)
 
 
-squeeze.ref(lambda input, dim=None: input.reshape(
-    [s for k, s in enumerate(input.shape)
-     if s != 1 or (dim is not None and k not in {d % input.ndim for d in np.atleast_1d(dim)})]))
+squeeze.ref(
+    lambda input, dim=None: input.reshape(
+        [
+            s
+            for k, s in enumerate(input.shape)
+            if s != 1 or (dim is not None and k not in {d % input.ndim for d in np.atleast_1d(dim)})
+        ]
+    )
+)
 
 
 @op(method=True)
@@ -269,8 +277,10 @@ def permute(x: Tensor, dims: Any) -> Tensor:
     n = x._spec.ndim
     dims = tuple(dims)
     if len(dims) != n:
-        raise ShapeError(f"permute: dims {dims} for {n} dimensions; wanted each dimension once (number of dimensions in "
-                         "the tensor input does not match the length of the desired ordering of dimensions)")
+        raise ShapeError(
+            f"permute: dims {dims} for {n} dimensions; wanted each dimension once (number of dimensions in "
+            "the tensor input does not match the length of the desired ordering of dimensions)"
+        )
     if not n:
         return x.view(())
     return permute_p(x, dims=dims_of("permute", dims, n))
@@ -309,7 +319,9 @@ swapaxes = swapdims = transpose
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix (a vector stays as it is). A view."""
     if input._spec.ndim > 2:
-        raise ShapeError(f"t: got {input._spec.ndim} dimensions; wanted at most 2 (t() expects a tensor with <= 2 dimensions)")
+        raise ShapeError(
+            f"t: got {input._spec.ndim} dimensions; wanted at most 2 (t() expects a tensor with <= 2 dimensions)"
+        )
     return input.transpose(0, 1) if input._spec.ndim == 2 else input.view(input._spec.shape)
 
 
@@ -367,8 +379,9 @@ movedim.ref(lambda input, source, destination: np.moveaxis(input, source, destin
 def expand_p(xp, x, *, shape):
     """x stretched to shape: dimensions of size 1 repeat without being copied."""
     lead = len(shape) - x.ndim
-    strides = (0,) * lead + tuple(0 if n == 1 and s != 1 else step
-                                  for n, s, step in zip(x.shape, shape[lead:], x.strides))
+    strides = (0,) * lead + tuple(
+        0 if n == 1 and s != 1 else step for n, s, step in zip(x.shape, shape[lead:], x.strides)
+    )
     return strided(x, shape, strides)
 
 
@@ -402,12 +415,16 @@ def expand(x: Tensor, shape: tuple) -> Tensor:
     own = x._spec.shape
     lead = len(shape) - len(own)
     if lead < 0:
-        raise ShapeError(f"expand: the number of sizes provided ({len(shape)}) must be greater or equal to the number of "
-                         f"dimensions in the tensor ({len(own)})")
+        raise ShapeError(
+            f"expand: the number of sizes provided ({len(shape)}) must be greater or equal to the number of "
+            f"dimensions in the tensor ({len(own)})"
+        )
     full = tuple(own[k - lead] if s == -1 and k >= lead else s for k, s in enumerate(shape))
     if any(s < 0 for s in full) or any(n not in (1, s) for n, s in zip(own, full[lead:])):
-        raise ShapeError(f"expand: {tuple(own)} to {tuple(shape)}; the expanded size must match the existing size at "
-                         "non-singleton dimensions")
+        raise ShapeError(
+            f"expand: {tuple(own)} to {tuple(shape)}; the expanded size must match the existing size at "
+            "non-singleton dimensions"
+        )
     return expand_p(x, shape=full)
 
 

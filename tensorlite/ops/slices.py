@@ -84,7 +84,7 @@ def _(make):
     yield IndexError, dict(x=make(4, 3), key=(4,))
 
 
-slice_p.ref(lambda x, key: np.array([v for v in x[decode(key)].ravel()]).reshape(x[decode(key)].shape))
+slice_p.ref(lambda x, key: np.array(list(x[decode(key)].ravel())).reshape(x[decode(key)].shape))
 slice_p.op.torch = None
 
 
@@ -137,7 +137,11 @@ def _(make):
     yield RuntimeError, dict(input=make(4, 3), dim=0, start=3, length=2)
 
 
-narrow.ref(lambda input, dim, start, length: np.take(input, range(start % input.shape[dim], start % input.shape[dim] + length), dim))
+narrow.ref(
+    lambda input, dim, start, length: np.take(
+        input, range(start % input.shape[dim], start % input.shape[dim] + length), dim
+    )
+)
 
 
 @op(method=True)

@@ -140,7 +140,7 @@ def topk_p(xp, x, out, out_indices, *, k, dim, largest):
 def _(x, *, k, dim, largest):
     if x.dtype is dtypes.bool:
         raise DTypeError("topk: got bool; wanted numbers (topk does not support bool dtypes on CPU)")
-    shape = (*x.shape[:dim], k, *x.shape[dim + 1:]) if x.ndim else ()
+    shape = (*x.shape[:dim], k, *x.shape[dim + 1 :]) if x.ndim else ()
     return x.like(*shape), x.like(*shape, dtype=int64)
 
 
@@ -227,8 +227,13 @@ def _(input, sorted=True, return_inverse=False, return_counts=False, dim=None):
 
 
 @face(unique_p, method=True)
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
-           dim: int | None = None) -> Any:
+def unique(
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:
     """The distinct values, sorted (or, with ``dim``, the distinct rows along it). The size depends on the values.
 
     ``return_inverse`` adds for each element which value it is, ``return_counts`` how often each value occurs.
@@ -243,6 +248,9 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     values, inverse, counts = unique_p(x.to(float32) if half else x, dim=d)
     if not input._spec.ndim:
         inverse = reshape(inverse, ())
-    result = (values.to(x._spec.dtype) if half else values, *((inverse,) if return_inverse else ()),
-              *((counts,) if return_counts else ()))
+    result = (
+        values.to(x._spec.dtype) if half else values,
+        *((inverse,) if return_inverse else ()),
+        *((counts,) if return_counts else ()),
+    )
     return result if len(result) > 1 else result[0]

@@ -31,16 +31,18 @@ def _check(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...])
         raise ShapeError(f"{name}: got {len(tensors)} tensors; wanted as many each of {', '.join(kinds)}")
     n = len(tensors) // len(kinds)
     for k, kind in enumerate(kinds):
-        for p, t in zip(tensors[:n], tensors[k * n:(k + 1) * n]):
+        for p, t in zip(tensors[:n], tensors[k * n : (k + 1) * n]):
             if kind == "steps":
                 if t.size != 1:
                     raise ShapeError(f"{name}: one of the steps has shape {t.shape}; wanted one element")
             elif t.shape != p.shape:
-                raise ShapeError(f"{name}: one of the {kind} has shape {t.shape}, its parameter {p.shape}; wanted "
-                                 "equal shapes")
+                raise ShapeError(
+                    f"{name}: one of the {kind} has shape {t.shape}, its parameter {p.shape}; wanted equal shapes"
+                )
             elif t.dtype is not p.dtype or not p.dtype.is_floating_point:
-                raise DTypeError(f"{name}: one of the {kind} is {t.dtype}, its parameter {p.dtype}; wanted one "
-                                 "floating-point dtype")
+                raise DTypeError(
+                    f"{name}: one of the {kind} is {t.dtype}, its parameter {p.dtype}; wanted one floating-point dtype"
+                )
     return ()
 
 
@@ -77,7 +79,7 @@ def _pieces(tensors: tuple, n: int) -> Iterator[tuple[int, tuple]]:
         elif all(a.flags.c_contiguous for a in arrays):
             flat = [a.reshape(-1) for a in arrays]
             for i in range(0, first.size, PIECE):
-                yield k, tuple(f[i:i + PIECE] for f in flat)
+                yield k, tuple(f[i : i + PIECE] for f in flat)
         else:
             yield k, arrays
         if half:
@@ -145,13 +147,31 @@ def _(lr, *tensors, momentum, **constants):
 
 
 @face(sgd_p)
-def sgd(params: Sequence[Tensor], grads: Sequence[Tensor], momentum_buffers: Sequence[Tensor] = (), *, lr: Any,
-        momentum: float = 0.0, dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False,
-        maximize: bool = False, first: bool = False) -> tuple[Tensor, ...]:
+def sgd(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor] = (),
+    *,
+    lr: Any,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    first: bool = False,
+) -> tuple[Tensor, ...]:
     """One step of SGD in place; what was written is returned: parameters, then momentum buffers."""
     rows = (params, grads, momentum_buffers) if momentum else (params, grads)
-    sgd_p(_as_data(lr), *_lists("sgd", *rows), momentum=momentum, dampening=dampening, weight_decay=weight_decay,
-          nesterov=nesterov, maximize=maximize, first=first)
+    sgd_p(
+        _as_data(lr),
+        *_lists("sgd", *rows),
+        momentum=momentum,
+        dampening=dampening,
+        weight_decay=weight_decay,
+        nesterov=nesterov,
+        maximize=maximize,
+        first=first,
+    )
     return (*params, *momentum_buffers)
 
 
@@ -164,8 +184,13 @@ def _(make):
     for constants in (dict(), dict(weight_decay=0.3), dict(maximize=True), dict(weight_decay=0.3, maximize=True)):
         p, g = _table(make, 2)
         yield dict(params=p, grads=g, lr=0.1, **constants)
-    for constants in (dict(), dict(dampening=0.2), dict(first=True, dampening=0.2), dict(nesterov=True),
-                      dict(nesterov=True, weight_decay=0.3, maximize=True)):
+    for constants in (
+        dict(),
+        dict(dampening=0.2),
+        dict(first=True, dampening=0.2),
+        dict(nesterov=True),
+        dict(nesterov=True, weight_decay=0.3, maximize=True),
+    ):
         p, g, b = _table(make, 3)
         yield dict(params=p, grads=g, momentum_buffers=b, lr=0.1, momentum=0.9, **constants)
     yield dict(params=[make(PIECE * 2 + 3)], grads=[make(PIECE * 2 + 3)], lr=0.1)
@@ -175,8 +200,19 @@ def _(make):
 
 
 @sgd_p.ref
-def _(params, grads, momentum_buffers=(), *, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False,
-      maximize=False, first=False):
+def _(
+    params,
+    grads,
+    momentum_buffers=(),
+    *,
+    lr,
+    momentum=0.0,
+    dampening=0.0,
+    weight_decay=0.0,
+    nesterov=False,
+    maximize=False,
+    first=False,
+):
     moved, kept = [], []
     for k, p in enumerate(params):
         slope = np.where(maximize, -1.0, 1.0) * grads[k] + weight_decay * p
@@ -220,7 +256,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
     v = b2 v + (1 - b2) g g;  p = p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps).
     """
     n = len(tensors) // len(_adam_kinds(amsgrad))
-    tensors, steps = tensors[:-n or None], tensors[-n:] if n else ()
+    tensors, steps = tensors[: -n or None], tensors[-n:] if n else ()
     rate, (beta1, beta2) = float(lr), betas
     add, subtract, multiply, sqrt = xp.add, xp.subtract, xp.multiply, xp.sqrt
     scalars = _Scalars(1 - beta1, beta2, 1 - beta2, 1 - rate * weight_decay if decoupled else weight_decay)
@@ -263,14 +299,34 @@ def _(lr, *tensors, amsgrad, **constants):
 
 
 @face(adam_p)
-def adam(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor], exp_avg_sqs: Sequence[Tensor],
-         steps: Sequence[Tensor], max_exp_avg_sqs: Sequence[Tensor] = (), *, lr: Any,
-         betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False,
-         maximize: bool = False, decoupled: bool = False) -> tuple[Tensor, ...]:
+def adam(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    max_exp_avg_sqs: Sequence[Tensor] = (),
+    *,
+    lr: Any,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+    maximize: bool = False,
+    decoupled: bool = False,
+) -> tuple[Tensor, ...]:
     """One step of Adam in place; what was written is returned: parameters, the moments, the counts."""
     rows = (params, grads, exp_avgs, exp_avg_sqs, *((max_exp_avg_sqs,) if amsgrad else ()), steps)
-    adam_p(_as_data(lr), *_lists("adam", *rows), betas=tuple(betas), eps=eps, weight_decay=weight_decay,
-           amsgrad=amsgrad, maximize=maximize, decoupled=decoupled)
+    adam_p(
+        _as_data(lr),
+        *_lists("adam", *rows),
+        betas=tuple(betas),
+        eps=eps,
+        weight_decay=weight_decay,
+        amsgrad=amsgrad,
+        maximize=maximize,
+        decoupled=decoupled,
+    )
     return (*params, *exp_avgs, *exp_avg_sqs, *max_exp_avg_sqs, *steps)
 
 
@@ -281,14 +337,20 @@ def _(make):
     def counts(*values):
         return [make.tensor(v, float32) for v in values]
 
-    for constants in (dict(), dict(weight_decay=0.3), dict(weight_decay=0.3, decoupled=True), dict(maximize=True),
-                      dict(betas=(0.7, 0.9), eps=0.01)):
+    for constants in (
+        dict(),
+        dict(weight_decay=0.3),
+        dict(weight_decay=0.3, decoupled=True),
+        dict(maximize=True),
+        dict(betas=(0.7, 0.9), eps=0.01),
+    ):
         p, g, m, v = _table(make, 4)
         v = [t.abs() for t in v]
         yield dict(params=p, grads=g, exp_avgs=m, exp_avg_sqs=v, steps=counts(0, 3, 3), lr=0.1, **constants)
     p, g, m, v, most = _table(make, 5)
-    yield dict(params=p, grads=g, exp_avgs=m, exp_avg_sqs=v, max_exp_avg_sqs=most, steps=counts(1, 2, 3), lr=0.1,
-               amsgrad=True)
+    yield dict(
+        params=p, grads=g, exp_avgs=m, exp_avg_sqs=v, max_exp_avg_sqs=most, steps=counts(1, 2, 3), lr=0.1, amsgrad=True
+    )
     p, g, m = ([make(2 * PIECE + 3, low=0.5)] for _ in range(3))
     yield dict(params=p, grads=g, exp_avgs=m, exp_avg_sqs=[t.abs() for t in m], steps=counts(5), lr=0.1)
     row = [make(3, low=0.1)]
@@ -297,8 +359,22 @@ def _(make):
 
 
 @adam_p.ref
-def _(params, grads, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs=(), *, lr, betas=(0.9, 0.999), eps=1e-8,
-      weight_decay=0.0, amsgrad=False, maximize=False, decoupled=False):
+def _(
+    params,
+    grads,
+    exp_avgs,
+    exp_avg_sqs,
+    steps,
+    max_exp_avg_sqs=(),
+    *,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    amsgrad=False,
+    maximize=False,
+    decoupled=False,
+):
     rows: list = [[], [], [], [], []]
     for k, p in enumerate(params):
         t = float(steps[k]) + 1
@@ -306,7 +382,7 @@ def _(params, grads, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs=(), *, lr, be
         m = betas[0] * exp_avgs[k] + (1 - betas[0]) * g
         v = betas[1] * exp_avg_sqs[k] + (1 - betas[1]) * g**2
         top = np.maximum(max_exp_avg_sqs[k], v) if amsgrad else v
-        m_hat, v_hat = m / (1 - betas[0]**t), top / (1 - betas[1]**t)
+        m_hat, v_hat = m / (1 - betas[0] ** t), top / (1 - betas[1] ** t)
         start = p * (1 - lr * weight_decay) if decoupled else p
         made = (start - lr * m_hat / (np.sqrt(v_hat) + eps), m, v, *((top,) if amsgrad else ()), np.asarray(t))
         for row, value in zip(rows, made):
@@ -314,10 +390,36 @@ def _(params, grads, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs=(), *, lr, be
     return tuple(value for row in rows for value in row)
 
 
-def _torch_adam(torch, params, grads, exp_avgs, exp_avg_sqs, steps, max_exp_avg_sqs=(), *, lr, betas=(0.9, 0.999),
-                eps=1e-8, decoupled=False, **constants):
+def _torch_adam(
+    torch,
+    params,
+    grads,
+    exp_avgs,
+    exp_avg_sqs,
+    steps,
+    max_exp_avg_sqs=(),
+    *,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    decoupled=False,
+    **constants,
+):
     settings = dict(weight_decay=0.0, amsgrad=False, maximize=False) | constants
     theirs = import_module("torch.optim.adam")
-    theirs.adam(params, grads, exp_avgs, exp_avg_sqs, list(max_exp_avg_sqs), steps, foreach=False, lr=lr, eps=eps,
-                beta1=betas[0], beta2=betas[1], decoupled_weight_decay=decoupled, **settings)
+    theirs.adam(
+        params,
+        grads,
+        exp_avgs,
+        exp_avg_sqs,
+        list(max_exp_avg_sqs),
+        steps,
+        foreach=False,
+        lr=lr,
+        eps=eps,
+        beta1=betas[0],
+        beta2=betas[1],
+        decoupled_weight_decay=decoupled,
+        **settings,
+    )
     return (*params, *exp_avgs, *exp_avg_sqs, *max_exp_avg_sqs, *steps)

@@ -36,8 +36,10 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", _value(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{k}] when resuming scheduler with "
-                               "last_epoch >= 0; load the optimizer's state first, or begin with last_epoch=-1")
+                raise KeyError(
+                    f"param 'initial_lr' is not specified in param_groups[{k}] when resuming scheduler with "
+                    "last_epoch >= 0; load the optimizer's state first, or begin with last_epoch=-1"
+                )
         self.base_lrs = [_value(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._step_count = 0
@@ -58,10 +60,17 @@ class LRScheduler:
 
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or, where the rates have a closed form, to ``epoch``) and set its rates."""
-        if self._step_count == 1 and type(self.optimizer).step is Optimizer.step \
-                and self.optimizer._steps_taken == self._steps_before:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first learning rate "
-                          "of the schedule is skipped. Call `optimizer.step()` first.", UserWarning, stacklevel=2)
+        if (
+            self._step_count == 1
+            and type(self.optimizer).step is Optimizer.step
+            and self.optimizer._steps_taken == self._steps_before
+        ):
+            warnings.warn(
+                "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first learning rate "
+                "of the schedule is skipped. Call `optimizer.step()` first.",
+                UserWarning,
+                stacklevel=2,
+            )
         self._step_count += 1
         if epoch is None:
             self.last_epoch += 1
@@ -100,8 +109,12 @@ def _value(rate: Any) -> Any:
 class LambdaLR(LRScheduler):
     """initial_lr * lr_lambda(epoch). One function for all groups, or a list with one for each."""
 
-    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
-                 last_epoch: int = -1):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
+        last_epoch: int = -1,
+    ):
         groups = len(optimizer.param_groups)
         self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * groups
         if len(self.lr_lambdas) != groups:
@@ -185,8 +198,14 @@ class ExponentialLR(LRScheduler):
 class LinearLR(LRScheduler):
     """A factor that goes in a straight line from start_factor to end_factor over total_iters epochs."""
 
-    def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
-                 total_iters: int = 5, last_epoch: int = -1):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ):
         if not 0 < start_factor <= 1:
             raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
         if not 0 <= end_factor <= 1:
@@ -224,9 +243,14 @@ class CosineAnnealingLR(LRScheduler):
         if self._initial and t == 0:
             return self._now()
         if self._initial or (t - 1 - self.T_max) % (2 * self.T_max) == 0:  # from the bottom no ratio leads up again
-            return self._get_closed_form_lr() if self._initial else [
-                group["lr"] + (base - low) * self._height(t) for base, group in zip(self.base_lrs,
-                                                                                    self.optimizer.param_groups)]
+            return (
+                self._get_closed_form_lr()
+                if self._initial
+                else [
+                    group["lr"] + (base - low) * self._height(t)
+                    for base, group in zip(self.base_lrs, self.optimizer.param_groups)
+                ]
+            )
         ratio = self._height(t) / self._height(t - 1)
         return [low + (group["lr"] - low) * ratio for group in self.optimizer.param_groups]
 

@@ -42,8 +42,10 @@ class Optimizer:
         self._post_hooks: dict = {}
         self._steps_taken = 0  # lets a scheduler tell that it was stepped first
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
-                            f"{type(params).__name__}")
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
+                f"{type(params).__name__}"
+            )
         groups = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
@@ -57,8 +59,10 @@ class Optimizer:
         group = dict(param_group)
         params = group["params"]
         if isinstance(params, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
-                            "tensors in sets will change between runs. Please use a list instead.")
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the ordering of "
+                "tensors in sets will change between runs. Please use a list instead."
+            )
         params = [params] if isinstance(params, Tensor) else list(params)
         if params and isinstance(params[0], tuple):
             group["param_names"] = [name for name, _ in params]
@@ -78,8 +82,10 @@ class Optimizer:
         if any(id(p) in taken for p in params):
             raise ValueError("some parameters appear in more than one parameter group")
         if self.param_groups and ("param_names" in group) != ("param_names" in self.param_groups[0]):
-            raise ValueError("all optimizer param groups should be with/without names. cannot add param group with "
-                             "names to the optimizer that has groups without them, or the other way round")
+            raise ValueError(
+                "all optimizer param groups should be with/without names. cannot add param group with "
+                "names to the optimizer that has groups without them, or the other way round"
+            )
         group["params"] = params
         self.param_groups.append(group)
 
@@ -125,8 +131,10 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """State and settings, with parameters named by number: in PyTorch's format, sharing the tensors."""
         number = {id(p): k for k, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        groups = [{**{k: v for k, v in g.items() if k != "params"}, "params": [number[id(p)] for p in g["params"]]}
-                  for g in self.param_groups]
+        groups = [
+            {**{k: v for k, v in g.items() if k != "params"}, "params": [number[id(p)] for p in g["params"]]}
+            for g in self.param_groups
+        ]
         state = {number[id(p)] if isinstance(p, Tensor) else p: s for p, s in self.state.items()}
         return {"state": state, "param_groups": groups}
 
@@ -136,8 +144,9 @@ class Optimizer:
         if len(given) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
         if any(len(a["params"]) != len(b["params"]) for a, b in zip(given, self.param_groups)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's "
-                             "group")
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+            )
         mine = dict(zip((k for g in given for k in g["params"]), (p for g in self.param_groups for p in g["params"])))
         state: Any = defaultdict(dict)
         for key, value in state_dict["state"].items():

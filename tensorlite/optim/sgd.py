@@ -32,24 +32,51 @@ class SGD(Optimizer):
         foreach, fused: taken for PyTorch's sake; every step here is one call for all tensors of a group.
     """
 
-    def __init__(self, params: Any, lr: float | Tensor = 1e-3, momentum: float = 0, dampening: float = 0,
-                 weight_decay: float | Tensor = 0, nesterov: bool = False, *, maximize: bool = False,
-                 foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None):
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ):
         check("learning rate", lr, lr >= 0.0)
         check("momentum value", momentum, momentum >= 0.0)
         check("weight_decay value", weight_decay, weight_decay >= 0.0)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         refuse_differentiable(differentiable)
-        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
-                                      nesterov=nesterov, maximize=maximize, foreach=foreach,
-                                      differentiable=differentiable, fused=fused))
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                momentum=momentum,
+                dampening=dampening,
+                weight_decay=weight_decay,
+                nesterov=nesterov,
+                maximize=maximize,
+                foreach=foreach,
+                differentiable=differentiable,
+                fused=fused,
+            ),
+        )
 
     def _update(self, group: dict[str, Any]) -> None:
         params, grads = with_gradients(group)
-        settings = dict(lr=group["lr"], momentum=group["momentum"], dampening=group["dampening"],
-                        weight_decay=float(group["weight_decay"]), nesterov=group["nesterov"],
-                        maximize=group["maximize"])
+        settings = dict(
+            lr=group["lr"],
+            momentum=group["momentum"],
+            dampening=group["dampening"],
+            weight_decay=float(group["weight_decay"]),
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+        )
         if not group["momentum"]:
             if params:
                 sgd(params, grads, **settings)
@@ -63,5 +90,10 @@ class SGD(Optimizer):
         for first in (False, True) if group["dampening"] else (False,):
             take = [k for k in range(len(params)) if not group["dampening"] or fresh[k] is first]
             if take:
-                sgd([params[k] for k in take], [grads[k] for k in take], [states[k]["momentum_buffer"] for k in take],
-                    first=first, **settings)
+                sgd(
+                    [params[k] for k in take],
+                    [grads[k] for k in take],
+                    [states[k]["momentum_buffer"] for k in take],
+                    first=first,
+                    **settings,
+                )

@@ -24,5 +24,5 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
         raise TypeError(f"expected Tensor, but got: {type(vec).__name__}")
     at = 0
     for p in parameters:
-        p.data = vec[at:at + p.numel()].view(p.shape).data
+        p.data = vec[at : at + p.numel()].view(p.shape).data
         at += p.numel()
