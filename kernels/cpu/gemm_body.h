@@ -1,7 +1,8 @@
 // The two micro-kernels of gemm.cpp, written once and included for each instruction set and element type.
-// Wants the macros T (float or double), LANES (elements a vector holds) and NAME(x).
+// Wants the macros T (float or double), LANES (elements a vector holds), COLS (rows of w at a time in dots), VECS
+// (vectors of a row at a time in rows) and NAME(x).
 //
-// Both keep a block of 4 x 4 vectors in registers and pack nothing: rows of x and w are read as they lie.
+// Both keep a block of 4 x COLS or 4 x VECS vectors in registers and pack nothing: rows of x and w are read as they lie.
 
 typedef T NAME(Vec) __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
 
@@ -24,22 +25,22 @@ static inline T NAME(sum)(const NAME(Vec) & v) {
     return total;
 }
 
-// y[i, j] = sum_k x[i, k] w[j, k] (+ b[j]) for four columns j0.. of y: inner products of rows, along k by vectors.
+// y[i, j] = sum_k x[i, k] w[j, k] (+ b[j]) for COLS columns j0.. of y: inner products of rows, along k by vectors.
 static void NAME(dots)(const Sizes& s, const T* x, const T* w, const T* b, T* y, std::int64_t j0) {
-    const std::int64_t n = std::min<std::int64_t>(4, s.n - j0), whole = s.k - s.k % LANES;
-    const T* q[4];  // rows beyond the edge repeat the last: they are computed and dropped
-    for (int j = 0; j < 4; ++j) q[j] = w + (j0 + std::min<std::int64_t>(j, n - 1)) * s.k;
+    const std::int64_t n = std::min<std::int64_t>(COLS, s.n - j0), whole = s.k - s.k % LANES;
+    const T* q[COLS];  // rows beyond the edge repeat the last: they are computed and dropped
+    for (int j = 0; j < COLS; ++j) q[j] = w + (j0 + std::min<std::int64_t>(j, n - 1)) * s.k;
     for (std::int64_t i0 = 0; i0 < s.m; i0 += 4) {
         const std::int64_t m = std::min<std::int64_t>(4, s.m - i0);
         const T* p[4];
         for (int i = 0; i < 4; ++i) p[i] = x + (i0 + std::min<std::int64_t>(i, m - 1)) * s.k;
-        NAME(Vec) acc[4][4] = {};
+        NAME(Vec) acc[4][COLS] = {};
         for (std::int64_t k = 0; k < whole; k += LANES) {
-            NAME(Vec) c[4];
-            for (int j = 0; j < 4; ++j) c[j] = NAME(load)(q[j] + k);
+            NAME(Vec) c[COLS];
+            for (int j = 0; j < COLS; ++j) c[j] = NAME(load)(q[j] + k);
             for (int i = 0; i < 4; ++i) {
                 const NAME(Vec) a = NAME(load)(p[i] + k);
-                for (int j = 0; j < 4; ++j) acc[i][j] += a * c[j];
+                for (int j = 0; j < COLS; ++j) acc[i][j] += a * c[j];
             }
         }
         for (std::int64_t i = 0; i < m; ++i)
@@ -71,9 +72,9 @@ static void NAME(dots)(const Sizes& s, const T* x, const T* w, const T* b, T* y,
 
 static void NAME(rows)(const Sizes& s, const T* x, std::int64_t xi, std::int64_t xk, const T* w, T* y,
                        std::int64_t j0) {
-    const std::int64_t end = std::min<std::int64_t>(s.n, j0 + 4 * LANES);
-    if (end - j0 == 4 * LANES) {
-        TL_ROWS(4)
+    const std::int64_t end = std::min<std::int64_t>(s.n, j0 + VECS * LANES);
+    if (end - j0 == VECS * LANES) {
+        TL_ROWS(VECS)
         return;
     }
     for (; j0 + LANES <= end; j0 += LANES) { TL_ROWS(1) }

@@ -19,18 +19,26 @@ struct Sizes {
 };
 
 #define T float
-#define LANES 16
+#define LANES 8
+#define COLS 2
+#define VECS 1
 #define NAME(x) x##_f4_base
 #include "gemm_body.h"
 #undef T
 #undef LANES
+#undef COLS
+#undef VECS
 #undef NAME
 #define T double
-#define LANES 8
+#define LANES 4
+#define COLS 2
+#define VECS 1
 #define NAME(x) x##_f8_base
 #include "gemm_body.h"
 #undef T
 #undef LANES
+#undef COLS
+#undef VECS
 #undef NAME
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -39,34 +47,50 @@ struct Sizes {
 #pragma GCC target("avx2,fma")
 #define T float
 #define LANES 8
+#define COLS 2
+#define VECS 2
 #define NAME(x) x##_f4_avx2
 #include "gemm_body.h"
 #undef T
 #undef LANES
+#undef COLS
+#undef VECS
 #undef NAME
 #define T double
 #define LANES 4
+#define COLS 2
+#define VECS 2
 #define NAME(x) x##_f8_avx2
 #include "gemm_body.h"
 #undef T
 #undef LANES
+#undef COLS
+#undef VECS
 #undef NAME
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512vl,fma")
 #define T float
 #define LANES 16
+#define COLS 6
+#define VECS 4
 #define NAME(x) x##_f4_avx512
 #include "gemm_body.h"
 #undef T
 #undef LANES
+#undef COLS
+#undef VECS
 #undef NAME
 #define T double
 #define LANES 8
+#define COLS 6
+#define VECS 4
 #define NAME(x) x##_f8_avx512
 #include "gemm_body.h"
 #undef T
 #undef LANES
+#undef COLS
+#undef VECS
 #undef NAME
 #pragma GCC pop_options
 #endif
@@ -75,7 +99,7 @@ template <class T>
 struct Kernels {
     void (*dots)(const Sizes&, const T*, const T*, const T*, T*, std::int64_t);
     void (*rows)(const Sizes&, const T*, std::int64_t, std::int64_t, const T*, T*, std::int64_t);
-    std::int64_t columns;  // of one block of rows
+    std::int64_t dots_columns, rows_columns;  // of one block
 };
 
 template <class T>
@@ -84,19 +108,19 @@ Kernels<T> kernels();
 template <>
 Kernels<float> kernels<float>() {
 #ifdef TL_X86
-    if (tl::isa() >= tl::avx512) return {dots_f4_avx512, rows_f4_avx512, 64};
-    if (tl::isa() >= tl::avx2) return {dots_f4_avx2, rows_f4_avx2, 32};
+    if (tl::isa() >= tl::avx512) return {dots_f4_avx512, rows_f4_avx512, 6, 64};
+    if (tl::isa() >= tl::avx2) return {dots_f4_avx2, rows_f4_avx2, 2, 16};
 #endif
-    return {dots_f4_base, rows_f4_base, 64};
+    return {dots_f4_base, rows_f4_base, 2, 8};
 }
 
 template <>
 Kernels<double> kernels<double>() {
 #ifdef TL_X86
-    if (tl::isa() >= tl::avx512) return {dots_f8_avx512, rows_f8_avx512, 32};
-    if (tl::isa() >= tl::avx2) return {dots_f8_avx2, rows_f8_avx2, 16};
+    if (tl::isa() >= tl::avx512) return {dots_f8_avx512, rows_f8_avx512, 6, 32};
+    if (tl::isa() >= tl::avx2) return {dots_f8_avx2, rows_f8_avx2, 2, 8};
 #endif
-    return {dots_f8_base, rows_f8_base, 32};
+    return {dots_f8_base, rows_f8_base, 2, 4};
 }
 
 // Calls block(first column) for blocks of `width` columns; on several threads where the work is worth the wake-up.
@@ -118,14 +142,14 @@ void blocks(const Sizes& s, std::int64_t width, F block) {
 
 template <class T>
 void multiply_dots(const Sizes& s, const T* x, const T* w, const T* b, T* y) {
-    const auto dots = kernels<T>().dots;
-    blocks(s, 4, [&](std::int64_t j) { dots(s, x, w, b, y, j); });
+    const Kernels<T> chosen = kernels<T>();
+    blocks(s, chosen.dots_columns, [&](std::int64_t j) { chosen.dots(s, x, w, b, y, j); });
 }
 
 template <class T>
 void multiply_rows(const Sizes& s, const T* x, std::int64_t xi, std::int64_t xk, const T* w, T* y) {
     const Kernels<T> chosen = kernels<T>();
-    blocks(s, chosen.columns, [&](std::int64_t j) { chosen.rows(s, x, xi, xk, w, y, j); });
+    blocks(s, chosen.rows_columns, [&](std::int64_t j) { chosen.rows(s, x, xi, xk, w, y, j); });
 }
 
 template <class T>

@@ -15,6 +15,7 @@ from tensorlite.autograd.methods import attach_method, face, op
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
+from tensorlite.backends import cpu
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.shape import reshape
 from tensorlite.shapes import broadcast
@@ -312,7 +313,14 @@ TINY_PRODUCT, CACHED_PRODUCT = 4096, 4 << 20  # multiplications
 def _suits(m: int, n: int, k: int, by_rows: bool) -> bool:
     """Whether the compiled kernel takes (m, k) times (k, n); ``by_rows``: its vectors run along n, else along k."""
     size = m * n * k
-    return 0 < size <= TINY_PRODUCT or (0 < size <= CACHED_PRODUCT and (n >= 16 if by_rows else k >= 128))
+    if not 0 < size <= CACHED_PRODUCT:
+        return False
+    return size <= TINY_PRODUCT or (wide_vectors() and (n >= 16 if by_rows else k >= 128))
+
+
+def wide_vectors() -> bool:
+    """Whether the compiled product has AVX-512: with shorter vectors it loses to BLAS beyond tiny sizes."""
+    return cpu.isa() == "avx512"
 
 
 @partial(matmul_p.kernel, "cpu", "matmul", "f4 f8")
