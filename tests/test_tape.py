@@ -493,6 +493,33 @@ def test_anomaly_names_op_and_line_backward():
     assert "test_tape.py" in str(e.value) and "sqrt" in str(e.value)
 
 
+def test_anomaly_names_the_module():
+    class Root(tl.nn.Module):
+        def forward(self, x):
+            return x.sqrt()
+
+    model = tl.nn.Sequential(tl.nn.Linear(2, 2), Root())
+    x = tl.zeros(1, 2)
+    with tl.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.fill_(-1.0)
+    with tl.autograd.detect_anomaly(), pytest.raises(AnomalyError, match=r"sqrt.*nan.*in module Sequential\.1"):
+        model(x)
+    with tl.no_grad():
+        model[0].bias.zero_()
+    with tl.autograd.detect_anomaly():
+        loss = model(x).sum()
+        with pytest.raises(AnomalyError, match=r"SqrtBackward0.*in module Sequential\.1"):
+            loss.backward()
+    assert model(x).sum().item() == 0.0  # nothing is tracked any more
+
+
+def test_a_switch_finds_the_first_nan():
+    with tl.config.NAN(1), pytest.raises(AnomalyError, match="div"):
+        tl.zeros(1) / 0
+    assert (tl.zeros(1) / 0).isnan().all()
+
+
 def test_nodes_tell_their_graph():
     x = leaf(1.0)
     y = (x * 2) + 1

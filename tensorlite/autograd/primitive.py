@@ -519,16 +519,20 @@ def primitive(
         alias: "elementwise" where writing the output over an input of the same layout is safe.
         torch: PyTorch's name of it for the parity run where it differs, a function (torch, **case), or None.
     """
-    if fn is None:
-        return partial(
-            primitive,
-            name=name,
+
+    def register(fn: Callable) -> Any:
+        own = name or fn.__name__.removesuffix("_p")
+        if own in TABLE:
+            raise ValueError(f"op {own!r} is registered twice")
+        TABLE[own] = Primitive(
+            fn,
+            own,
             elementwise=elementwise,
             ufunc=ufunc,
             view=view,
             dynamic=dynamic,
             mutates=mutates,
-            numbers=numbers,
+            numbers=elementwise if numbers is None else numbers,
             floats=floats,
             out_dtype=out_dtype,
             signals=signals,
@@ -536,27 +540,9 @@ def primitive(
             alias=alias,
             torch=torch,
         )
-    name = name or fn.__name__.removesuffix("_p")
-    p = Primitive(
-        fn,
-        name,
-        elementwise=elementwise,
-        ufunc=ufunc,
-        view=view,
-        dynamic=dynamic,
-        mutates=mutates,
-        numbers=elementwise if numbers is None else numbers,
-        floats=floats,
-        out_dtype=out_dtype,
-        signals=signals,
-        promotes=promotes,
-        alias=alias,
-        torch=torch,
-    )
-    if name in TABLE:
-        raise ValueError(f"op {name!r} is registered twice")
-    TABLE[name] = p
-    return p.call
+        return TABLE[own].call
+
+    return register if fn is None else register(fn)
 
 
 def _broadcast_spec(name: str, *specs: Spec, **kw: Any) -> Spec:

@@ -1,6 +1,6 @@
 """Neural-network layers. Floor 5."""
 
-from tensorlite.nn import functional, init, utils
+from tensorlite.nn import functional, init, path, utils
 from tensorlite.nn.activation import (
     ELU,
     GELU,
