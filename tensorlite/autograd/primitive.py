@@ -354,7 +354,7 @@ class Primitive(Op):
 
     def entry(self, specs: tuple, kw: dict) -> Entry:
         """The entry for these specs and constants, from the cache or worked out now."""
-        kw = {p: tuple(v) if isinstance(v, list) else v for p, v in kw.items()}
+        kw = {p: _frozen(v) for p, v in kw.items()}
         key = (*specs, *kw.values())
         if len(key) == 1:
             key = key[0]
@@ -551,6 +551,13 @@ def _broadcast_spec(name: str, *specs: Spec, **kw: Any) -> Spec:
     first = given[0]
     out = spec_of(shape, first.dtype, first.device)
     return out if all(s.format is CONTIGUOUS for s in given) else out.strided()
+
+
+def _frozen(constant: Any) -> Any:
+    """A constant that can be a key: lists as tuples, tensors that stand for integers as such."""
+    if isinstance(constant, (list, tuple)) and not hasattr(constant, "_fields"):
+        return tuple([_frozen(v) for v in constant])
+    return constant.__index__() if isinstance(constant, Tensor) else constant
 
 
 def _no_spec(*specs: Spec, **kw: Any) -> Spec:

@@ -245,22 +245,32 @@ def _descend(
             else:
                 node, g = parent, grads
         else:
+            follow = follow_g = None  # the first parent that is a node is carried on, unless a younger one waits
             for parent, grad_ in zip(parents, grads):
                 if grad_ is None or (allowed is not None and parent not in allowed):
                     continue
-                if (
-                    parent.__class__ is Leaf
-                    and plan.fresh
-                    and grad_ is not g
-                    and grad_._arr.base is None
-                    and parent not in leaves
-                    and sum(grad_ is other for other in grads) == 1
-                ):
-                    owned.add(parent)
-                    leaves[parent] = grad_
+                if parent.__class__ is Leaf:
+                    have = leaves.get(parent)
+                    if have is None:
+                        if plan.fresh and grad_ is not g and grad_._arr.base is None:
+                            if sum(grad_ is other for other in grads) == 1:
+                                owned.add(parent)
+                        leaves[parent] = grad_
+                    elif parent in owned and not create_graph:
+                        have._accumulate(grad_)
+                    else:
+                        _deliver(parent, grad_, waiting, owned, heap, leaves, create_graph)
+                elif follow is None and parent not in waiting:
+                    follow, follow_g = parent, grad_
                 else:
+                    if parent is follow:
+                        _deliver(follow, follow_g, waiting, owned, heap, leaves, create_graph)
+                        follow = None
                     _deliver(parent, grad_, waiting, owned, heap, leaves, create_graph)
-            node = None
+            if follow is not None and heap and -heap[0][0] > follow.seq:
+                _deliver(follow, follow_g, waiting, owned, heap, leaves, create_graph)
+                follow = None
+            node, g = follow, follow_g
 
 
 def _sum_to(grads: Any, plan: Any) -> Any:

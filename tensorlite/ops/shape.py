@@ -5,6 +5,8 @@ Views share storage: nothing is computed, and a write through one is seen throug
 
 from __future__ import annotations
 
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -35,16 +37,16 @@ def view_p(xp, x, *, shape):
 
 @view_p.spec
 def _(x, *, shape):
-    shape = infer("view", shape, x.size, x.shape)
-    return viewed(x, shape, contiguous=True)
+    # shape as a method gets it, (2, 3) or ((2, 3),): looking at it here costs nothing once the entry is known
+    return viewed(x, infer("view", size_args("view", shape), x.size, x.shape), contiguous=True)
 
 
 @view_p.bind
 def _(xp, specs, outs, shape):
-    if specs[0].format is not CONTIGUOUS:
-        return None
     size = outs[0].shape
-    return lambda x: x.reshape(size)
+    if specs[0].format is not CONTIGUOUS:
+        return partial(view_p.op.fn, xp, shape=size)
+    return methodcaller("reshape", size)
 
 
 view_p.grad(
@@ -86,7 +88,7 @@ def _view(self: Tensor, *shape: Any) -> Tensor:
         from tensorlite.autograd.tensor import from_array
 
         return from_array(self.detach()._arr.view(shape[0].np))
-    return view_p(self, shape=size_args("view", shape))
+    return view_p(self, shape=shape)
 
 
 def _can_view(x: Tensor, shape: tuple) -> bool:
@@ -127,10 +129,9 @@ reshape.ref(lambda input, shape: np.array(input.ravel().tolist(), input.dtype).r
 @method("reshape")
 def _reshape(self: Tensor, *shape: Any) -> Tensor:
     """The same elements in another shape: a view where the strides allow it, else a copy."""
-    first = shape[0] if shape else ()
-    if type(first) is not int:
-        shape = first if type(first) is tuple else size_args("reshape", shape)
-    return view_p(self, shape=shape) if self._spec.format is CONTIGUOUS else reshape(self, shape)
+    if self._spec.format is CONTIGUOUS:
+        return view_p(self, shape)  # a keyword would cost 30 ns
+    return reshape(self, size_args("reshape", shape))
 
 
 @method()
@@ -249,6 +250,11 @@ unsqueeze.ref(lambda input, dim: np.expand_dims(input, dim))
 def permute_p(xp, x, *, dims):
     """Dimension k of the result is dimension dims[k] of x."""
     return x.transpose(dims)
+
+
+@permute_p.bind
+def _(xp, specs, outs, dims):
+    return methodcaller("transpose", dims)
 
 
 @permute_p.spec
