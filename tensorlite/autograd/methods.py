@@ -58,7 +58,7 @@ def _publish(
     entry.call, entry.doc = call, (fn.__doc__ or entry.doc)
     names = (fn.__name__,) if method is True else (method,) if isinstance(method, str) else tuple(method or ())
     for name in names:
-        attach_method(name, call)
+        attach_method(name, fn)  # methods take no out=, and are spared the look at it
     if in_place:
         entry.in_place = tuple(name + "_" for name in names or (fn.__name__,))
         for name in entry.in_place:

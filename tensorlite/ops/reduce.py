@@ -7,6 +7,7 @@ sum in float32 and are rounded once.
 from __future__ import annotations
 
 from collections import namedtuple
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op, store
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import STRIDED, Spec, spec_of
+from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.dtypes import as_dtype, get_default_dtype
@@ -51,7 +52,26 @@ def spread_p(xp, x, *, shape, dim, keepdim):
     return strided(x, shape, tuple(strides))
 
 
-spread_p.spec(lambda x, *, shape, dim, keepdim: spec_of(shape, x.dtype, x.device, STRIDED))
+@spread_p.spec
+def _(x, *, shape, dim, keepdim):
+    same = x.format is CONTIGUOUS and not [d for d in dim if shape[d] != 1]  # (all is an op in this file)
+    return spec_of(shape, x.dtype, x.device, CONTIGUOUS if same else STRIDED)
+
+
+@spread_p.bind
+def _(xp, specs, outs, shape, dim, keepdim):
+    if outs[0].format is CONTIGUOUS:
+        return methodcaller("reshape", shape)
+    if specs[0].format is not CONTIGUOUS or not specs[0].size:
+        return None
+    strides, step = [], specs[0].dtype.itemsize
+    for k in reversed(range(len(shape))):
+        strides.append(0 if k in dim else step)
+        step *= 1 if k in dim else shape[k]
+    strides = tuple(reversed(strides))
+    return lambda x: strided(x, shape, strides)
+
+
 spread_p.grad(x=lambda g, dim, keepdim: sum_p(g, dim=dim, keepdim=keepdim))
 
 
@@ -134,9 +154,9 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     spec = input._spec
     if dtype is not None:
         input = input.to(as_dtype(dtype, "sum"))
-    elif spec.dtype.category != dtypes.FLOAT and spec.dtype is not dtypes.int64:
+    elif not spec.dtype.is_floating_point:
         input = input.to(dtypes.int64)
-    return sum_p(input, dim=dims_of("sum", dim, spec.ndim), keepdim=keepdim)
+    return sum_p(input, dims_of("sum", dim, spec.ndim), keepdim)
 
 
 def count(spec: Spec, dims: tuple) -> int:
