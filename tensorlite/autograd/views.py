@@ -19,6 +19,15 @@ from tensorlite.errors import DTypeError, GradError, ShapeError
 MULTIPLE = Mode(grad=True, inference=True)  # the ``made`` of an output of split or unbind
 
 
+_REBASED = {
+    "several": "a view that is the output of a function that returns multiple views (unbind, split) is used after its "
+    "base or another view of its base has been modified inplace. Such functions do not allow the output views to be "
+    "modified inplace. Use out-of-place operations instead.",
+    "no_grad": "a view was created in no_grad mode and its base or another view of its base has been modified inplace "
+    "with grad mode enabled. This is forbidden, as its gradient would be ambiguous.",
+}
+
+
 class View:
     """How a view came to be. ``stamp``: the version its node is good for. ``made``: the mode it was made in."""
 
@@ -43,8 +52,12 @@ class View:
             stale.append(up)
         for t in reversed(stale):
             v = t._view
-            if not isinstance(t._node, Leaf) and (v.made.grad or t._node is not None):
-                node = v.parent._node
+            node = v.parent._node
+            if not isinstance(t._node, Leaf):
+                if node is not None and (v.made is MULTIPLE or not v.made.grad):
+                    if not mode().grad:
+                        return  # nobody asks for history here; whoever does later is told
+                    raise GradError(_REBASED["several" if v.made is MULTIPLE else "no_grad"])
                 t._node = None if node is None else v.entry.op.record(v.entry, (v.parent,), [node], [t])
             v.stamp = t._ver[0]
 
@@ -87,16 +100,18 @@ def check_inplace(x: Tensor, op: str, operands_want: bool = False) -> None:
     base_node = current_node(view.path()[0])
     if node is None and base_node is None and not operands_want:
         return
-    if view.made is MULTIPLE:
-        raise GradError(
-            f"{op}: this view is the output of a function that returns multiple views. Such functions do not allow "
-            "the output views to be modified inplace. Use an out-of-place operation instead."
-        )
-    if not view.made.grad:
-        raise GradError(
-            f"{op}: a view was created in no_grad mode and is being modified inplace with grad mode enabled. "
-            "This is forbidden, as its gradient would be ambiguous."
-        )
+    while view is not None:  # what holds for a view holds for views of it
+        if view.made is MULTIPLE:
+            raise GradError(
+                f"{op}: this view is the output of a function that returns multiple views. Such functions do not allow "
+                "the output views to be modified inplace. Use an out-of-place operation instead."
+            )
+        if not view.made.grad:
+            raise GradError(
+                f"{op}: a view was created in no_grad mode and is being modified inplace with grad mode enabled. "
+                "This is forbidden, as its gradient would be ambiguous."
+            )
+        view = view.parent._view
     if isinstance(base_node, Leaf):
         raise GradError(f"{op}: a view of a leaf Variable that requires grad is being used in an in-place operation.")
 
@@ -140,8 +155,10 @@ def assign(x: Tensor, y: Tensor, op: str) -> Tensor:
     x._arr[...] = y._arr
     touch(x)
     if node is not None and node.__class__ is Node and any(v is y._arr for v in node.saved or ()):
-        # the op saved its output, which is x from now on: a later write to x makes that stale, as in PyTorch
-        node.saved = tuple([x._arr if v is y._arr else x._ver if v is y._ver else v for v in node.saved])
+        # the op saved its output, which is x from now on: a later write to x makes that stale, as in PyTorch. Where x
+        # is strided the array stays the op's own, since its plan speaks of a contiguous one.
+        array = x._arr if x._spec is y._spec else y._arr
+        node.saved = tuple([array if v is y._arr else x._ver if v is y._ver else v for v in node.saved])
         node.seq = tick()
     rebase(x, node)
     return x

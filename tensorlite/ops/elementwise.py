@@ -153,7 +153,7 @@ def div_p(xp, x, w, out):
     """x / w, in floating point."""
 
 
-div_p.grad(x=lambda g, w: g / w, w=lambda g, w, y: -g * y / w)
+div_p.grad(x=lambda g, w: g / w, w=lambda g, x, w: -g * (x / w) / w)
 
 
 @div_p.cases
