@@ -21,7 +21,8 @@ MAKES = [
 ]  # fmt: skip
 WRITES = [
     "{a}.mul_(2)", "{a}.add_({b}.sum())", "{a}.mul_({b}.sum())", "{a}.copy_({b}.mean())", "{a}[..., 0] = {b}.sum()",
-    "{a}[..., -1] += {b}.mean()", "{a}.sigmoid_()", "{a}.relu_()", "{a}.fill_(0.5)", "{a}.exp_()", "{a}.clamp_(-0.4513, 0.5137)",
+    "{a}[..., -1] += {b}.mean()", "{a}.sigmoid_()", "{a}.relu_()", "{a}.fill_(0.5)", "{a}.exp_()",
+    "{a}.clamp_(-0.4513, 0.5137)",
     "{a}[{a} > 0.4137] = 0.1", "{a}.masked_fill_({a} < 0, 0.2)", "{a}.div_({b}.sum() + 9)", "{a}.tanh_()",
     "with L.no_grad(): {a}.add_(0.25)",
 ]  # fmt: skip
