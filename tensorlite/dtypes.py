@@ -113,11 +113,6 @@ def promote_types(a: dtype, b: dtype) -> dtype:
     return int16  # uint8 with int8
 
 
-def category_type(category: type(1)) -> dtype:
-    """The type of a Python number of this category."""
-    return (bool, int64, _default)[category]
-
-
 def result_type(operands: list) -> dtype:
     """The common type of ``(dtype, rank)`` pairs: ``rank`` 2 for a tensor with dimensions, 1 for a 0-d tensor and
     0 for a Python number. A lower rank matters only where its category is higher (PyTorch's rule)."""

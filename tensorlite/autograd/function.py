@@ -10,7 +10,7 @@ from tensorlite.autograd.general import attach
 from tensorlite.autograd.modes import mode, no_grad
 from tensorlite.autograd.node import Node, Pick, tick
 from tensorlite.autograd.op import Plan
-from tensorlite.autograd.tensor import Tensor, alias, current_node, new, wrap
+from tensorlite.autograd.tensor import Tensor, alias, current_node, new, wrap, zeros_of
 from tensorlite.autograd.views import rebase, touch
 from tensorlite.errors import GradError
 
@@ -23,7 +23,6 @@ class Context:
         self._silent: tuple = ()
         self._dirty: tuple = ()
         self._materialize = True
-        self._outputs: tuple = ()
         self._node: Any = None
         self.needs_input_grad: tuple = ()
 
@@ -185,7 +184,7 @@ class Function:
         def gradients(g: Any) -> Any:
             grads = g if isinstance(g, list) else [g]
             if ctx._materialize:
-                grads = [_zeros(s) if x is None and s is not None else x for x, s in zip(grads, specs)]
+                grads = [zeros_of(s.like(*s.shape)) if x is None and s is not None else x for x, s in zip(grads, specs)]
             found = cls.backward(ctx, *grads)
             found = found if isinstance(found, tuple) else (found,)
             if len(found) > len(shapes) and all(f is None for f in found[len(shapes) :]):
@@ -221,9 +220,3 @@ class _Weak:
     @property
     def plan(self) -> Any:
         return self._ref().plan
-
-
-def _zeros(spec: Any) -> Tensor:
-    array = spec.empty()
-    array[...] = 0
-    return wrap(array, spec.like(*spec.shape))

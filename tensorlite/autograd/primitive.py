@@ -82,7 +82,7 @@ class Primitive(Op):
         self.namespace: dict[str, Any] = {
             "__name__": fn.__module__,
             "cache": self.cache,
-            "miss": self.miss,
+            "miss": self.apply,
             "Tensor": Tensor,
             "new": new,
             "mode": mode,
@@ -266,10 +266,6 @@ class Primitive(Op):
         raise GradError(f"{self.name}: the derivative with respect to {name} is not implemented")
 
     # ---- a call, in plain words
-    def miss(self, args: tuple, kw: dict) -> Any:
-        """A call whose specs are new: check and convert the arguments, work out its entry, run it."""
-        return self.apply(args, kw)
-
     def apply(self, args: tuple, kw: dict) -> Any:
         """What a call does. The text of template.py is this, written out for one op."""
         entry = self.known(args, kw)

@@ -11,7 +11,7 @@ import heapq
 from typing import Any
 
 from tensorlite.autograd.modes import mode, set_mode
-from tensorlite.autograd.node import Leaf, Node, Pick, last_write
+from tensorlite.autograd.node import Leaf, Node, Pick, extra_of, last_write
 from tensorlite.autograd.tensor import Tensor, alias, current_node
 from tensorlite.errors import DTypeError, GradError, ShapeError
 
@@ -44,9 +44,8 @@ def backward(
                 if isinstance(node, Leaf):
                     _accumulate(node, g, False, create_graph)
                 else:
-                    node.extra = node.extra or _extra()
-                    before = node.extra.retained
-                    node.extra.retained = g.clone() if before is None else before + g
+                    extra = extra_of(node)
+                    extra.retained = g.clone() if extra.retained is None else extra.retained + g
 
 
 def grad(
@@ -93,12 +92,6 @@ def grad(
 
 def _sequence(given: Any) -> list:
     return [given] if isinstance(given, Tensor) or given is None else list(given)
-
-
-def _extra():
-    from tensorlite.autograd.node import Extra
-
-    return Extra()
 
 
 def _start(root: Tensor, g: Tensor | None, create_graph: bool) -> Tensor:

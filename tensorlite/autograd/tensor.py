@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.modes import mode
-from tensorlite.autograd.node import Extra, Handle, Leaf, extra_of
+from tensorlite.autograd.node import Handle, Leaf, extra_of
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
 from tensorlite.backends import CPU, Device, backend
 from tensorlite.dtypes import as_dtype, dtype
@@ -426,6 +426,13 @@ def wrap(array: Any, spec: Spec, node: Any = None, ver: list | None = None) -> T
     return t
 
 
+def zeros_of(spec: Spec) -> Tensor:
+    """Zeros of this spec: the gradient of an output that nobody used."""
+    array = spec.empty()
+    array[...] = 0
+    return wrap(array, spec)
+
+
 def alias(x: Tensor, node: Any = None) -> Tensor:
     """The same storage and version under another node. The array object is a new one, so that it shows a base."""
     return wrap(x._arr.view(), x._spec, node, x._ver)
@@ -464,6 +471,3 @@ def to_python(array: np.ndarray, nested: bool = False) -> Any:
 def needs_grad(*tensors: Tensor) -> bool:
     """Whether an op on these records a node now."""
     return mode().grad and any(isinstance(t, Tensor) and current_node(t) is not None for t in tensors)
-
-
-__all__ = ["Extra", "Tensor", "address", "alias", "current_node", "from_array", "needs_grad", "new", "wrap"]

@@ -12,7 +12,7 @@ import numpy as np
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
-from tensorlite.autograd.tensor import Tensor, wrap
+from tensorlite.autograd.tensor import Tensor, zeros_of
 from tensorlite.shapes import dim_of, index
 
 
@@ -22,11 +22,8 @@ def viewed(x: Spec, shape: tuple, contiguous: bool = False) -> Spec:
 
 
 def x_spec_zeros(spec: Spec, shape: tuple) -> Tensor:
-    """Zeros beside a tensor of this spec: the gradient of an output that nobody used."""
-    s = spec_of(shape, spec.dtype, spec.device)
-    array = s.empty()
-    array[...] = 0
-    return wrap(array, s)
+    """Zeros of a shape beside a tensor of this spec."""
+    return zeros_of(spec.like(*shape))
 
 
 def encode(key: tuple) -> tuple:
