@@ -272,7 +272,15 @@ from tensorlite.ops.sort import (
 from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:
-    from tensorlite import cuda as cuda, io as io, nn as nn, optim as optim, utils as utils, vision as vision
+    from tensorlite import (
+        cuda as cuda,
+        io as io,
+        metrics as metrics,
+        nn as nn,
+        optim as optim,
+        utils as utils,
+        vision as vision,
+    )
     from tensorlite.io import load as load, save as save
 
 inf, nan, pi, e = 1e1000, 1e1000 - 1e1000, 3.141592653589793, 2.718281828459045
@@ -280,7 +288,8 @@ strided = "strided"
 contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
-_LAZY = {name: name for name in ("cuda", "io", "nn", "optim", "utils", "vision")} | {"load": "io", "save": "io"}
+_LAZY = {name: name for name in ("cuda", "io", "metrics", "nn", "optim", "utils", "vision")}
+_LAZY |= {"load": "io", "save": "io"}
 
 
 def __getattr__(name: str) -> object:
