@@ -275,9 +275,9 @@ if _TYPE_CHECKING:
     from tensorlite import (
         cuda as cuda,
         io as io,
-        metrics as metrics,
-        nn as nn,
-        optim as optim,
+_LAZY = {
+    name: name for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "text", "train", "utils", "vision")
+} | {"load": "io", "save": "io"}
         utils as utils,
         vision as vision,
     )
@@ -288,8 +288,9 @@ strided = "strided"
 contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
-_LAZY = {name: name for name in ("cuda", "io", "metrics", "nn", "optim", "utils", "vision")}
-_LAZY |= {"load": "io", "save": "io"}
+_LAZY = {
+    name: name for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "text", "train", "utils", "vision")
+} | {"load": "io", "save": "io"}
 
 
 def __getattr__(name: str) -> object:

@@ -179,6 +179,27 @@ def check_writable(path: str | os.PathLike) -> Path:
     return path
 
 
+def read_text(path: str | os.PathLike, encoding: str = "utf-8") -> str:
+    """The text in a file; line ends are read as ``\\n``.
+
+    Raises:
+        DataError: a file that cannot be read, or bytes that are no text in this encoding; the message names the file
+            and the byte offset of the first of them.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; wanted a text file that can be read") from error
+    try:
+        text = raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: offset {error.start}: byte {raw[error.start]:02x} is no {encoding} ({error.reason}); wanted text "
+            f"in {encoding}, or another encoding="
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def find_files(wanted: Sequence[Sequence[str]], roots: Iterable[Path], subfolders: Iterable[str]) -> list[Path] | None:
     """One path for each entry of ``wanted`` (alternative names of one file), all from one folder, or None.
 
