@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tensorlite.utils.data.collate import default_collate, default_convert
-from tensorlite.utils.data.dataset import TensorDataset
-from tensorlite.utils.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
+from tensorlite.utils.data.dataset import IterableDataset
+from tensorlite.utils.data.fetch import END, Stream, fetcher
+from tensorlite.utils.data.position import Epoch, Order, generators_of, stateful, stateful_sampler
+from tensorlite.utils.data.sampler import BatchSampler, EndlessSampler, RandomSampler, Sampler, SequentialSampler
 
 
 class DataLoader:
@@ -24,9 +27,14 @@ class DataLoader:
         collate_fn: makes a batch of a list of samples; default ``default_collate``.
         pin_memory: no effect without an accelerator, and a warning says so.
         drop_last: leave out a last batch that is shorter than the others.
-        generator: the source of the shuffle's randomness; default the global one, which ``manual_seed`` sets.
+        generator: the source of randomness; default the global one, which ``manual_seed`` sets.
+
+    A loop draws one seed, and all that is random in it follows from that: the order, and, while the samples of batch k
+    are made, tensorlite's, Python's and NumPy's global generators, which start from (seed, k). So the random numbers of
+    a program do not mix with those of its loaders, and a loop can be taken up where it was left: ``state_dict``.
 
     >>> import tensorlite as tl
+    >>> from tensorlite.utils.data import TensorDataset
     >>> for x, y in DataLoader(TensorDataset(tl.arange(3), tl.arange(3) * 2), batch_size=2):
     ...     print(x, y)
     tensor([0, 1]) tensor([0, 2])
@@ -85,6 +93,11 @@ class DataLoader:
             )
         if sampler is not None and shuffle:
             raise ValueError("DataLoader: sampler option is mutually exclusive with shuffle")
+        if isinstance(dataset, IterableDataset):
+            for name, value in (("shuffle", shuffle or None), ("sampler", sampler), ("batch_sampler", batch_sampler)):
+                if value is not None:
+                    raise ValueError(f"DataLoader: {name} with an IterableDataset; expected unspecified {name} option")
+            sampler = EndlessSampler()
         if pin_memory:
             warnings.warn("DataLoader: pin_memory=True has no effect: there is no accelerator", stacklevel=2)
 
@@ -105,6 +118,8 @@ class DataLoader:
         self.multiprocessing_context, self.prefetch_factor = multiprocessing_context, prefetch_factor
         self.pin_memory, self.pin_memory_device, self.in_order = pin_memory, pin_memory_device, in_order
         self.persistent_workers = persistent_workers
+        self._epoch: Epoch | None = None  # of the newest loop
+        self._resumed: Epoch | None = None  # the next loop's
         self._built = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -113,21 +128,127 @@ class DataLoader:
         object.__setattr__(self, name, value)
 
     def __iter__(self) -> Iterator[Any]:
-        dataset, collate = self.dataset, self.collate_fn
-        if self.batch_sampler is None:
-            for index in self.sampler:
-                yield collate(dataset[index])
-        elif collate is default_collate and getattr(type(dataset), "__getitem__", None) is TensorDataset.__getitem__:
-            # one gather a tensor gives what stacking its entries one by one would
-            for indices in self.batch_sampler:
-                yield [t[indices] for t in dataset.tensors]
-        elif hasattr(dataset, "__getitems__"):  # a data set that takes many at once, as in PyTorch
-            for indices in self.batch_sampler:
-                yield collate(dataset.__getitems__(indices))
-        else:
-            for indices in self.batch_sampler:
-                yield collate([dataset[index] for index in indices])
+        epoch, self._resumed = self._resumed or Epoch.begin(self), None
+        self._epoch = epoch
+        return SerialIterator(self, epoch)
 
     def __len__(self) -> int:
         """The number of batches (of samples, where ``batch_size`` is None)."""
-        return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
+        if not isinstance(self.dataset, IterableDataset):
+            return len(self.sampler if self.batch_sampler is None else self.batch_sampler)  # type: ignore[arg-type]
+        size = len(self.dataset)  # type: ignore[arg-type]
+        if self.batch_size is None:
+            return size
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the newest loop over this loader stands: plain values that ``tensorlite.save`` takes.
+
+        That is the seed of its epoch, how many batches it was handed (not how many were made ahead), the state of
+        generators that were given, and of a sampler and data set that have ``state_dict``. Before the first loop and
+        once a loop has come to its end there is no epoch, so loading that state begins a fresh one.
+
+        >>> import tensorlite as tl
+        >>> loader = DataLoader(range(6), batch_size=2, shuffle=True)
+        >>> loop = iter(loader)
+        >>> _ = next(loop)
+        >>> again = DataLoader(range(6), batch_size=2, shuffle=True)
+        >>> again.load_state_dict(loader.state_dict())
+        >>> [b.tolist() for b in again] == [b.tolist() for b in loop]
+        True
+        """
+        epoch = self._resumed or self._epoch
+        running = epoch is not None and not epoch.finished
+        sampler = stateful_sampler(self)
+        state: dict[str, Any] = {
+            "epoch": epoch.state_dict() if epoch is not None and running else None,
+            "batches": self._length() if running else None,
+            "generators": [g.get_state() for g in generators_of(self)],
+            "sampler": None if running or sampler is None else copy.deepcopy(sampler.state_dict()),
+            "dataset": copy.deepcopy(self.dataset.state_dict()) if self._whole_dataset() else None,
+        }
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next loop continue the epoch that ``state_dict`` told of; later ones are fresh again.
+
+        The number of workers may differ, except with an iterable data set, whose batches depend on it.
+
+        Raises:
+            ValueError: where the state is of a loader of another kind or length.
+        """
+        given, mine = state_dict["generators"], generators_of(self)
+        if len(given) != len(mine):
+            raise ValueError(
+                f"DataLoader.load_state_dict: a state of {len(given)} generators; this loader has {len(mine)}"
+            )
+        if state_dict["batches"] is not None and state_dict["batches"] != self._length():
+            raise ValueError(
+                f"DataLoader.load_state_dict: a state within {state_dict['batches']} batches; this loader has "
+                f"{self._length()}"
+            )
+        sampler = stateful_sampler(self)
+        for name, own in (("sampler", sampler is not None), ("dataset", self._whole_dataset())):
+            if state_dict[name] is not None and not own:
+                raise ValueError(
+                    f"DataLoader.load_state_dict: holds a state of the {name}, which has no load_state_dict"
+                )
+        epoch = state_dict["epoch"] and Epoch.resume(self, state_dict["epoch"])
+        for generator, state in zip(mine, given):
+            generator.set_state(state)
+        if state_dict["sampler"] is not None:
+            sampler.load_state_dict(copy.deepcopy(state_dict["sampler"]))
+        if state_dict["dataset"] is not None:
+            self.dataset.load_state_dict(copy.deepcopy(state_dict["dataset"]))
+        self._resumed, self._epoch = epoch, None
+
+    def _whole_dataset(self) -> bool:
+        """Whether the data set's state belongs to it as a whole; that of a stream is kept for each reader."""
+        return stateful(self.dataset) and not isinstance(self.dataset, IterableDataset)
+
+    def _length(self) -> int | None:
+        """The number of batches, where it is known and stays as it is."""
+        try:
+            return None if stateful_sampler(self) is not None else len(self)
+        except (TypeError, NotImplementedError):
+            return None
+
+
+class SerialIterator:
+    """The batches of an epoch, made in this process."""
+
+    def __init__(self, loader: DataLoader, epoch: Epoch) -> None:
+        self._epoch, batched = epoch, loader.batch_sampler is not None
+        if epoch.readers:
+            self._next, self._part = self._read, epoch.readers[0]
+            self._stream = Stream(
+                loader.dataset, loader.collate_fn, loader.batch_size, loader.drop_last, epoch.seed, 0, self._part
+            )
+        else:
+            self._next = self._make
+            self._order = Order(loader, epoch)
+            self._fetch = fetcher(loader.dataset, loader.collate_fn, batched, epoch.seed)
+
+    def __iter__(self) -> SerialIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self._next()
+
+    def _make(self) -> Any:
+        try:
+            number, indices, sampler = next(self._order)
+        except StopIteration:
+            self._epoch.finished = True
+            raise
+        batch = self._fetch(number, indices)
+        self._epoch.hand_out(number, sampler)
+        return batch
+
+    def _read(self) -> Any:
+        batch = self._stream()
+        if batch is END:
+            self._epoch.finished = True
+            raise StopIteration
+        self._epoch.read(0, self._stream.ended, self._stream.state())
+        return batch

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import itertools
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Generic, TypeVar
 
-from tensorlite.ops.random import randint, randperm
+from tensorlite.dtypes import float64
+from tensorlite.ops.create import as_tensor
+from tensorlite.ops.random import multinomial, randint, randperm
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -66,6 +69,67 @@ class RandomSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self.num_samples
+
+
+class SubsetRandomSampler(Sampler[int]):
+    """The given indices in random order: a fresh permutation each time it is iterated over.
+
+    >>> sorted(SubsetRandomSampler([5, 3, 8]))
+    [3, 5, 8]
+    """
+
+    def __init__(self, indices: Sequence[int], generator: Any = None) -> None:
+        self.indices, self.generator = indices, generator
+
+    def __iter__(self) -> Iterator[int]:
+        for k in randperm(len(self.indices), generator=self.generator).tolist():
+            yield self.indices[k]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class WeightedRandomSampler(Sampler[int]):
+    """Indices 0 to ``len(weights) - 1``, drawn in proportion to their weights, which need not sum to 1.
+
+    Args:
+        weights: one for each index.
+        num_samples: how many to draw.
+        replacement: whether an index may come twice.
+        generator: the source of randomness; default the global one, which ``manual_seed`` sets.
+
+    >>> list(WeightedRandomSampler([0.0, 0.0, 2.0], 3))
+    [2, 2, 2]
+    """
+
+    def __init__(
+        self, weights: Sequence[float], num_samples: int, replacement: bool = True, generator: Any = None
+    ) -> None:
+        if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
+            raise ValueError(
+                f"WeightedRandomSampler: num_samples should be a positive integer value, but got {num_samples!r}"
+            )
+        if not isinstance(replacement, bool):
+            raise ValueError(f"WeightedRandomSampler: replacement should be a boolean value, but got {replacement!r}")
+        self.weights = as_tensor(weights, dtype=float64)
+        if self.weights.ndim != 1:
+            raise ValueError(
+                f"WeightedRandomSampler: weights of shape {tuple(self.weights.shape)}; wanted a 1d sequence"
+            )
+        self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
+
+    def __iter__(self) -> Iterator[int]:
+        yield from multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator).tolist()
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class EndlessSampler(Sampler[None]):
+    """No index, again and again: what a stream is read with."""
+
+    def __iter__(self) -> Iterator[None]:
+        return itertools.repeat(None)
 
 
 class BatchSampler(Sampler[list[int]]):
