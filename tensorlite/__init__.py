@@ -273,11 +273,14 @@ from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:
     from tensorlite import (
+        callbacks as callbacks,
         cuda as cuda,
         io as io,
-_LAZY = {
-    name: name for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "text", "train", "utils", "vision")
-} | {"load": "io", "save": "io"}
+        metrics as metrics,
+        nn as nn,
+        optim as optim,
+        text as text,
+        train as train,
         utils as utils,
         vision as vision,
     )

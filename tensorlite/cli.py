@@ -1,4 +1,4 @@
-"""The program ``tensorlite``: train, predict, info. What a verb needs is imported when it runs. Floor 7.
+"""The program ``tensorlite``: train, predict, sample, info. What a verb needs is imported when it runs. Floor 7.
 
 Exit codes: 0; 1 where something failed; 2 for options that cannot be; 130 after Ctrl-C.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import math
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program on these arguments (default: the process's) and return its exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     if "run" not in args:
         args.help()
         return 2
@@ -64,31 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("train", help="train an example program", description="Train an example program.")
     verb.set_defaults(help=verb.print_help)
     programs = verb.add_subparsers(title="programs", metavar="PROGRAM")
-    mnist = programs.add_parser(
-        "mnist",
-        help="a net for handwritten digits",
-        description="Train a net for handwritten digits. Ctrl-C saves the weights.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    option = mnist.add_argument
-    option("--model", choices=("mlp", "cnn"), default="mlp", help="784-128-10, or three convolutions")
-    option("--epochs", type=_number(int, 1), metavar="N", help="passes over the training images (default: 5)")
-    option("--batch-size", type=_number(int, 1), default=64, metavar="N", help="images a step")
-    option(
-        "--lr",
-        type=_number(float, 0.0, above=True),
-        default=1e-3,
-        metavar="X",
-        help="Adam's learning rate at the start; it falls to 0",
-    )
-    option("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help="of weights and order")
-    option("--device", default="cpu", metavar="NAME", help="where to compute")
-    option("--data", metavar="DIR", help="the folder with MNIST (default: looked for in $TENSORLITE_DATA and the "
-                                         "cache, else downloaded)")  # fmt: skip
-    option("--out", metavar="FILE", help="where the weights go (default: mnist-MODEL.safetensors)")
-    option("--plot", metavar="FILE", help="a picture (.png, .svg or .pdf) of loss and accuracy")
-    mnist.set_defaults(run=_train_mnist)
+    for name, add in PROGRAMS.items():
+        add(programs, name)
 
     verb = verbs.add_parser(
         "predict",
@@ -131,8 +112,58 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-# ---- the verbs
-def _train_mnist(args: argparse.Namespace) -> int:
+# ---- the programs that train
+def _program(
+    programs: Any, name: str, title: str, about: str, *, epochs: str, lr: float, batch_size: int = 64, data: str,
+    out: str, plot: str,
+) -> Callable:  # fmt: skip
+    """A program with the options that all have; returns what adds more. ``out`` may name options in braces."""
+    parser = programs.add_parser(
+        name,
+        help=title,
+        description=f"{about} Ctrl-C saves the weights and a checkpoint, from which --resume goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    option = parser.add_argument
+    option("--epochs", type=_number(int, 1), metavar="N", help=f"passes over the data (default: {epochs})")
+    option("--batch-size", type=_number(int, 1), default=batch_size, metavar="N", help="samples a step")
+    option("--lr", type=_number(float, 0.0, above=True), default=lr, metavar="X",
+           help="Adam's learning rate at the start; it falls to 0")  # fmt: skip
+    option("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help="of weights and order")
+    option("--device", default="cpu", metavar="NAME", help="where to compute")
+    option("--data", metavar="DIR", help=data)
+    option("--workers", type=_number(int, 0), default=0, metavar="N", help="processes that make batches; the weights "
+                                                                           "are the same for any number")  # fmt: skip
+    option("--out", metavar="FILE", help=f"where the weights go (default: {re.sub('{.*?}', _upper, out)})")
+    option("--plot", metavar="FILE", help=f"a picture (.png, .svg or .pdf) of {plot}")
+    option("--resume", action="store_true", help="go on from the newest checkpoint of this run, if there is one")
+    option("--checkpoint-every", type=_number(float, 0.0), default=30.0, metavar="S",
+           help="seconds from one checkpoint to the next at least")  # fmt: skip
+    parser.set_defaults(run=_train, program=name, default_out=out)
+    return option
+
+
+def _upper(name: re.Match) -> str:
+    return name[0].strip("{}").upper()
+
+
+def _mnist(programs: Any, name: str) -> None:
+    option = _program(
+        programs, name, "a net for handwritten digits", "Train a net for handwritten digits.", epochs="5", lr=1e-3,
+        data="the folder with MNIST (default: looked for in $TENSORLITE_DATA and the cache, else downloaded)",
+        out="mnist-{model}.safetensors", plot="loss and accuracy",
+    )  # fmt: skip
+    option("--model", choices=("mlp", "cnn", "lstm"), default="mlp",
+           help="784-128-10; three convolutions; an LSTM that reads a row a step")  # fmt: skip
+    option("--dropout", type=_number(float, 0.0, 0.99), default=0.0, metavar="P", help="before the last layer")
+    option("--augment", action="store_true", help="turn and shift the training images at random")
+
+
+PROGRAMS: dict[str, Callable[[Any, str], None]] = {"mnist": _mnist}
+
+
+def _train(args: argparse.Namespace) -> int:
     from tensorlite.backends import Device, backend
     from tensorlite.examples.curves import Curves
     from tensorlite.utils.data.files import check_writable
@@ -143,15 +174,21 @@ def _train_mnist(args: argparse.Namespace) -> int:
         if "data" in args and not os.path.isdir(os.path.expanduser(args.data)):
             raise DataError(f"there is no folder {args.data}")
     with _checking("--out"):
-        check_writable(args.out if "out" in args else f"mnist-{args.model}.safetensors")
+        check_writable(args.out if "out" in args else args.default_out.format(**vars(args)))
     with _checking("--plot"):
         if "plot" in args:
             Curves(args.plot)
 
-    from tensorlite.examples.mnist import train
+    program = importlib.import_module(f"tensorlite.examples.{args.program}")
+    given = {k: v for k, v in vars(args).items() if k not in ("run", "help", "program", "default_out", "argv")}
+    result = program.train(**given)
+    if result.interrupted:
+        resumed = [*args.argv, *([] if "--resume" in args.argv else ["--resume"])]
+        print(f"go on with: tensorlite {shlex.join(resumed)}")
+    return 130 if result.interrupted else 0
 
-    given = {k: v for k, v in vars(args).items() if k not in ("run", "help")}
-    return 130 if train(**given).interrupted else 0
+
+# ---- the other verbs
 
 
 @contextlib.contextmanager

@@ -37,5 +37,9 @@ class AnomalyError(TensorliteError, RuntimeError):
     """The first NaN or infinity of a run, found by ``detect_anomaly`` or ``TL_NAN=1``."""
 
 
+class TrainingError(TensorliteError, RuntimeError):
+    """A training that cannot go on, such as one whose loss is no longer a number."""
+
+
 class DataError(TensorliteError, ValueError, OSError):
     """A file that is missing, broken or not what its name says."""

@@ -39,7 +39,8 @@ def cli(capsys, *argv):
     return code, out.splitlines(), err.splitlines()
 
 
-EPOCH = r"epoch \d+/\d+: loss \d+\.\d{4}, validation loss \d+\.\d{4}, accuracy [01]\.\d{4} \(\d+\.\d s\)"
+F4, SHARE = r"\d+\.\d{4}", r"[01]\.\d{4}"
+EPOCH = rf"epoch \d+/\d+: loss {F4}, accuracy {SHARE}, validation loss {F4}, validation accuracy {SHARE} \(\d+\.\d s\)"
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -212,10 +213,15 @@ def test_ctrl_c_saves(place):
         process.kill()
         process.wait()
     assert process.returncode == 130 and err == ""
-    last = out.splitlines()[-1]
-    assert re.fullmatch(r"interrupted after \d+ epochs and \d+\.\d s; weights so far in a\.safetensors", last)
+    told, resume = out.splitlines()[-2:]
+    assert re.fullmatch(
+        r"interrupted after \d+ epochs and \d+\.\d s; weights so far in a\.safetensors, checkpoint in a\.checkpoints",
+        told,
+    )
+    assert resume == ("go on with: tensorlite train mnist --data digits --epochs 1000000 --out a.safetensors --resume")
     assert sorted(t.shape for t in tl.load("a.safetensors").values()) == [(10,), (10, 128), (128,), (128, 784)]
-    assert sorted(p.name for p in place.iterdir()) == ["a.safetensors", "digits"]
+    assert sorted(p.name for p in place.iterdir()) == ["a.checkpoints", "a.safetensors", "digits"]
+    assert len(list((place / "a.checkpoints").iterdir())) in (1, 2)
 
 
 def test_ctrl_c_early(place, capsys, monkeypatch):

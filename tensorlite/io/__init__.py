@@ -113,7 +113,7 @@ def _read(f: BinaryIO, name: Any, map_location: Any, weights_only: bool) -> Any:
     f.seek(start)
     arrays, metadata = safetensors.read(f, size, name)
     place = _placer(map_location)
-    if _TREE not in metadata:
+    if not {_TREE, _SUMS, _TREE_SUM} & set(metadata):  # of another program
         unpacker = Unpacker(arrays, place)
         return {key: unpacker.tensor(key) for key in arrays}
     try:

@@ -1,3 +1,3 @@
-"""What surrounds a model: ``utils.data`` and the optional packages. Floor 5."""
+"""What surrounds a model: ``utils.data``, the optional packages, and the state of random generators. Floor 5."""
 
-from tensorlite.utils import data as data
+from tensorlite.utils import data as data, rng as rng

@@ -1,0 +1,445 @@
+"""Trainer: fit, evaluate and predict for any Module, stopped and taken up again bit for bit. Floor 6."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tensorlite import metrics as metric_table
+from tensorlite.autograd.modes import no_grad
+from tensorlite.autograd.tensor import Tensor
+from tensorlite.callbacks import Callback
+from tensorlite.errors import DataError, TrainingError
+from tensorlite.nn.module import Module
+from tensorlite.nn.utils import clip_grad_norm_, clip_grad_value_
+from tensorlite.ops.join import cat
+from tensorlite.utils import rng
+
+FORMAT = 1  # of state_dict
+
+
+class Trainer:
+    """Trains a model: ``fit`` on batches, ``evaluate`` and ``predict`` on others.
+
+    A batch is (input, ..., target): ``loss(model(input, ...), target)`` is what an optimizer's step makes smaller. For
+    anything else (a variational auto-encoder, two outputs) pass ``compute`` or override it in a subclass.
+
+    What a training is made of stands in attributes: ``model``, ``optimizer``, ``epoch`` and ``step`` (finished ones),
+    ``history`` (a dict an epoch) and ``losses`` (one a step). ``state_dict`` holds all that decides how it goes on.
+
+    Args:
+        model: the Module; it is put in training mode by ``fit`` and in evaluation mode by the others.
+        optimizer: of its parameters; only ``fit`` needs one.
+        loss: ``(prediction, target) -> scalar``, a loss module or function.
+        metrics: of ``tensorlite.metrics``, or their names; they see what ``compute`` gives as prediction and target.
+        callbacks: of ``tensorlite.callbacks``, told in this order (checkpoints last).
+        compute: ``(model, batch) -> loss`` or ``(loss, prediction, target)`` in place of ``loss``.
+        accumulate: batches to a step of the optimizer. Their gradients are averaged by the number of samples in each,
+            so that it is as if they were one batch.
+        clip_grad_norm, clip_grad_value: bounds of the gradients' common norm and of their elements.
+        l1, l2: the factors of sum |w| and sum w * w, over parameters of two dimensions or more (weights, not biases),
+            that are added to the loss. They count in the gradient, not in the losses that are reported.
+        device: where batches are moved to; None leaves them where they are.
+
+    >>> import tensorlite as tl
+    >>> from tensorlite.train import Trainer
+    >>> x = tl.linspace(-1, 1, 64).reshape(64, 1)
+    >>> batches = [(x, 2 * x + 1)] * 100
+    >>> model = tl.nn.Linear(1, 1)
+    >>> trainer = Trainer(model, tl.optim.Adam(model.parameters(), lr=0.05), tl.nn.MSELoss(), metrics=["mae"])
+    >>> history = trainer.fit(batches, epochs=3)
+    >>> sorted(trainer.evaluate(batches)), history[-1]["loss"] < 1e-3
+    (['loss', 'mae'], True)
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Any = None,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        *,
+        metrics: Iterable[Any] = (),
+        callbacks: Iterable[Callback] = (),
+        compute: Callable[[Module, Any], Any] | None = None,
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        device: Any = None,
+    ) -> None:
+        if accumulate < 1:
+            raise ValueError(f"Trainer: accumulate {accumulate}; wanted 1 or more")
+        if loss is not None and compute is not None:
+            raise ValueError("Trainer: got both loss and compute; wanted one of them")
+        self.model, self.optimizer, self.loss, self.device = model, optimizer, loss, device
+        self.metrics = [metric_table.get(m) if isinstance(m, str) else m for m in metrics]
+        self.callbacks = sorted(callbacks, key=lambda c: c.last)
+        self.accumulate, self.clip_grad_norm, self.clip_grad_value = accumulate, clip_grad_norm, clip_grad_value
+        self.l1, self.l2 = l1, l2
+        self._compute = compute
+        self.epochs, self.epoch, self.step = 0, 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.losses: list[float] = []
+        self.should_stop = False
+        self.position = 0  # batches of the running epoch that are done
+        self.batches: int | None = None  # of an epoch, where the loader knows
+        self._trained = False  # whether the running epoch's batches are all done, and only its validation is to come
+        self._total, self._count = 0.0, 0  # the sum of the running epoch's losses and of its samples
+        self._loader: Any = None
+        self._loader_state: Any = None  # what load_state_dict found, for the loader that fit will be given
+        self._interrupted = False
+        self._began = 0.0
+
+    # ---- what a batch comes to
+    def compute(self, batch: Any) -> Any:
+        """The loss of a batch, or (loss, prediction, target): prediction and target are for the metrics."""
+        if self._compute is not None:
+            return self._compute(self.model, batch)
+        if self.loss is None:
+            raise ValueError("Trainer: there is neither a loss nor compute; wanted one of them")
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise TypeError(f"Trainer: a batch is {_kind(batch)}; wanted (input, ..., target), or compute for others")
+        *inputs, target = batch
+        prediction = self.model(*inputs)
+        return self.loss(prediction, target), prediction, target
+
+    def _computed(self, batch: Any) -> tuple[Tensor, Any, Any]:
+        made = self.compute(batch)
+        loss, prediction, target = made if isinstance(made, tuple) else (made, None, None)
+        if self.metrics and prediction is None:
+            raise TypeError("Trainer: metrics need compute to give (loss, prediction, target); it gave the loss alone")
+        return loss, prediction, target
+
+    # ---- fit
+    def fit(
+        self, loader: Iterable, epochs: int = 1, validation: Iterable | None = None, resume: bool = False
+    ) -> list[dict[str, Any]]:
+        """Train until ``epochs`` epochs are done in all (those of earlier calls count) and return the history.
+
+        An epoch's entry has ``epoch`` (from 1), ``loss`` (mean over its samples), the metrics, the same of
+        ``validation`` with ``val_`` before the name, ``lr`` and ``seconds``. Validation draws no random numbers from
+        the training's generators.
+
+        Ctrl-C ends it after the step that is running, with checkpoints written; a second one, at once.
+
+        Args:
+            loader: batches; a DataLoader, whose position is part of ``state_dict``, or anything that can be iterated.
+            resume: go on from the newest checkpoint of the ``LastCheckpoint`` among the callbacks, if there is one.
+
+        Raises:
+            TrainingError: a loss, gradient or weight that is no longer a number; it says which, and nothing is saved.
+            KeyboardInterrupt: after Ctrl-C.
+        """
+        if self.optimizer is None:
+            raise ValueError("fit: the Trainer has no optimizer; wanted one")
+        self._loader, self.epochs, self.should_stop = loader, epochs, False
+        self.batches = len(loader) if hasattr(loader, "__len__") else None
+        if resume:
+            self._resume()
+        if self._loader_state is not None:
+            loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
+            self._loader_state = None
+        with self._listening():
+            try:
+                self._tell("on_fit_begin")
+                while self.epoch < epochs and not self.should_stop:
+                    self._fit_epoch(loader, validation)
+                self.check_finite()
+                self._tell("on_fit_end")
+            except KeyboardInterrupt:
+                self._tell("on_interrupt")
+                raise
+            finally:
+                self._tell("on_fit_exit")
+        return self.history
+
+    def _fit_epoch(self, loader: Iterable, validation: Iterable | None) -> None:
+        self.model.train()
+        self._began = time.perf_counter()
+        self._tell("on_epoch_begin")
+        if not self._trained:
+            batches = iter(loader)
+            if not hasattr(loader, "load_state_dict"):  # one that knows no position: what was done is passed over
+                batches = itertools.islice(batches, self.position, None)
+            while group := list(itertools.islice(batches, self.accumulate)):
+                self._step(group)
+                self._tell("on_step_end")
+                self._stop_if_interrupted()
+            if not self._count:
+                raise DataError("fit: the loader gave no batch; wanted at least one an epoch")
+            self._trained = True
+        logs: dict[str, Any] = {"epoch": self.epoch + 1, "loss": self._total / self._count}
+        logs |= {m.name: m.compute() for m in self.metrics}
+        if validation is not None:
+            logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
+        logs |= {"lr": float(self.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - self._began}
+        self.history.append(logs)
+        self.epoch, self.position, self._trained = self.epoch + 1, 0, False
+        self._total, self._count = 0.0, 0
+        for m in self.metrics:
+            m.reset()
+        self._tell("on_epoch_end", logs)
+        self._stop_if_interrupted()
+
+    def _step(self, batches: list) -> None:
+        """One step of the optimizer on the mean over all samples of these batches."""
+        self.optimizer.zero_grad()
+        batches = [self._moved(batch) for batch in batches]
+        sizes = [_length(batch) for batch in batches]
+        samples = sum(sizes)
+        value = 0.0
+        for k, (batch, size) in enumerate(zip(batches, sizes)):
+            loss, prediction, target = self._computed(batch)
+            found = loss.item()
+            if not math.isfinite(found):
+                raise TrainingError(self._report(f"the loss is {found}", batch))
+            if len(batches) > 1:
+                loss = loss * (size / samples)
+            if (self.l1 or self.l2) and k == 0:
+                loss = loss + self._penalty()
+            loss.backward()
+            value += found * (size / samples)
+            if self.metrics:
+                with no_grad():
+                    for m in self.metrics:
+                        m.update(_detached(prediction), target)
+        if self.clip_grad_value is not None:
+            clip_grad_value_(self.model.parameters(), self.clip_grad_value)
+        if self.clip_grad_norm is not None:
+            norm = clip_grad_norm_(self.model.parameters(), self.clip_grad_norm).item()
+            if not math.isfinite(norm):
+                raise TrainingError(self._report(f"the gradients' norm is {norm}", batches[-1]))
+        self.optimizer.step()
+        self.step += 1
+        self.position += len(batches)
+        self.losses.append(value)
+        self._total += value * samples
+        self._count += samples
+
+    def _penalty(self) -> Any:
+        terms: list[Tensor] = []
+        for w in self.model.parameters():
+            if w.ndim > 1 and w.requires_grad:
+                if self.l1:
+                    terms.append(w.abs().sum() * self.l1)
+                if self.l2:
+                    terms.append((w * w).sum() * self.l2)
+        return sum(terms)
+
+    # ---- evaluate, predict
+    def evaluate(self, loader: Iterable) -> dict[str, Any]:
+        """The mean loss over all samples, and the metrics, in evaluation mode and without gradients."""
+        total, count = 0.0, 0
+        found = copy.deepcopy(self.metrics)
+        for m in found:
+            m.reset()
+        with self._evaluating():
+            for batch in loader:
+                batch = self._moved(batch)
+                loss, prediction, target = self._computed(batch)
+                size = _length(batch)
+                total += loss.item() * size
+                count += size
+                for m in found:
+                    m.update(prediction, target)
+                self._stop_if_interrupted()
+        if not count:
+            raise DataError("evaluate: the loader gave no batch; wanted at least one")
+        return {"loss": total / count, **{m.name: m.compute() for m in found}}
+
+    def predict(self, loader: Iterable) -> Tensor:
+        """The model's outputs for all batches, joined along the first dimension.
+
+        A batch that is one tensor is all input; of a tuple or list of several, the last is the target and is left out.
+        """
+        outputs = []
+        with self._evaluating():
+            for batch in loader:
+                batch = self._moved(batch)
+                inputs = (batch,) if isinstance(batch, Tensor) else batch[:-1] if len(batch) > 1 else batch
+                outputs.append(self.model(*inputs))
+                self._stop_if_interrupted()
+        if not outputs:
+            raise DataError("predict: the loader gave no batch; wanted at least one")
+        return cat(outputs)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        training = self.model.training
+        self.model.eval()
+        self._tell("on_evaluate_begin")
+        try:
+            with no_grad(), rng.kept():
+                yield
+        finally:
+            self._tell("on_evaluate_end")
+            self.model.train(training)
+
+    # ---- its state
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how the training goes on, in a form that ``tl.save`` takes.
+
+        Weights, optimizer, the loader's position, random generators, the running epoch's sums and metrics, history,
+        and each callback's state (schedulers are callbacks).
+        """
+        loader = self._loader
+        return {
+            "format": FORMAT,
+            "epoch": self.epoch,
+            "step": self.step,
+            "position": self.position,
+            "trained": self._trained,
+            "sums": [self._total, self._count],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loader": loader.state_dict() if hasattr(loader, "load_state_dict") and not self._trained else None,
+            "metrics": [m.state_dict() for m in self.metrics],
+            "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
+            "history": self.history,
+            "losses": np.array(self.losses, np.float64),
+            "rng": rng.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave: ``fit`` with the same loader ends as if it had never stopped."""
+        if state.get("format") != FORMAT:
+            raise DataError(
+                f"load_state_dict: a state of format {state.get('format')!r}; wanted {FORMAT}, from Trainer.state_dict"
+            )
+        if len(state["metrics"]) != len(self.metrics):
+            raise ValueError(
+                f"load_state_dict: a state with {len(state['metrics'])} metrics; wanted {len(self.metrics)}"
+            )
+        known = dict(self._named_callbacks())
+        if lost := sorted(set(state["callbacks"]) ^ set(known)):
+            raise ValueError(f"load_state_dict: {', '.join(lost)} on one side only; wanted the same callbacks")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for m, own in zip(self.metrics, state["metrics"]):
+            m.load_state_dict(own)
+        for name, own in state["callbacks"].items():
+            known[name].load_state_dict(own)
+        self._loader_state = state["loader"]
+        self.epoch, self.step, self.position = state["epoch"], state["step"], state["position"]
+        self._trained, (self._total, self._count) = state["trained"], state["sums"]
+        self.history, self.losses = [dict(logs) for logs in state["history"]], state["losses"].tolist()
+        rng.load_state_dict(state["rng"])
+
+    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
+        seen: dict[str, int] = {}
+        for c in self.callbacks:
+            if c.stateful:
+                name = type(c).__name__
+                seen[name] = seen.get(name, 0) + 1
+                yield f"{name}{seen[name]}", c
+
+    def _resume(self) -> None:
+        from tensorlite.callbacks import LastCheckpoint
+
+        places = [c for c in self.callbacks if isinstance(c, LastCheckpoint)]
+        if not places:
+            raise ValueError("fit: resume=True without a LastCheckpoint among the callbacks; wanted one")
+        found = places[0].checkpoints.load(places[0].say)
+        if found is not None:
+            self.load_state_dict(found[1])
+
+    # ---- what can go wrong
+    def check_finite(self) -> None:
+        """Raise a TrainingError where a weight is no longer a number: what is checked before anything is saved."""
+        for _, p in self.model.named_parameters():
+            if p.is_floating_point() and not p.isfinite().all():
+                raise TrainingError(self._report("a weight is no longer a number", None))
+
+    def _report(self, what: str, batch: Any) -> str:
+        lines = [f"training stopped in epoch {self.epoch + 1}, step {self.step + 1}: {what}; nothing of this is saved"]
+        rates = ", ".join(f"{float(g['lr']):g}" for g in self.optimizer.param_groups)
+        last = ", ".join(f"{v:.4g}" for v in self.losses[-5:])
+        lines.append(f"  learning rate {rates}; losses before it: {last or 'none'}")
+        for kind, member in (("weight", lambda p: p), ("gradient", lambda p: p.grad)):
+            for name, p in self.model.named_parameters():
+                t = member(p)
+                if t is not None and t.is_floating_point() and (bad := int((~t.isfinite()).sum())):
+                    lines.append(f"  {kind} {name} {tuple(t.shape)}: {bad} of {t.numel()} values are NaN or infinite")
+        for k, t in enumerate(_tensors(batch)):
+            if t.is_floating_point() and (bad := int((~t.isfinite()).sum())):
+                lines.append(f"  the batch's tensor {k} {tuple(t.shape)}: {bad} values are NaN or infinite")
+        lines.append("  a smaller learning rate or clip_grad_norm often helps; TL_NAN=1 names the op, module and line")
+        return "\n".join(lines)
+
+    # ---- Ctrl-C
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Ctrl-C waits for the end of a step, so that no checkpoint holds half of one. A second one does not wait."""
+        self._interrupted = False
+        own = threading.current_thread() is threading.main_thread()
+        if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield  # somebody else's way with Ctrl-C is left alone
+            return
+
+        def note(*_: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _tell(self, event: str, *args: Any) -> None:
+        for c in self.callbacks:
+            getattr(c, event)(self, *args)
+
+    def _moved(self, batch: Any) -> Any:
+        return batch if self.device is None else _map(lambda t: t.to(self.device), batch)
+
+
+def _map(fn: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``value`` with ``fn`` of every tensor in it."""
+    if isinstance(value, Tensor):
+        return fn(value)
+    if isinstance(value, Mapping):
+        return {k: _map(fn, v) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(fn, v) for v in value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_map(fn, v) for v in value)
+    return value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(lambda t: found.append(t) or t, value)  # type: ignore[func-returns-value]
+    return found
+
+
+def _detached(value: Any) -> Any:
+    return _map(lambda t: t.detach(), value)
+
+
+def _length(batch: Any) -> int:
+    """The number of samples in a batch: the length of its first tensor."""
+    found = _tensors(batch)
+    if not found:
+        raise TypeError(f"Trainer: a batch is {_kind(batch)} without a tensor; wanted tensors")
+    return found[0].shape[0] if found[0].ndim else 1
+
+
+def _kind(value: Any) -> str:
+    inside = f" of {len(value)}" if isinstance(value, (tuple, list, dict)) else ""
+    return f"a {type(value).__name__}{inside}"
