@@ -216,6 +216,12 @@ from tensorlite.ops.random import (
     seed as seed,
     set_rng_state as set_rng_state,
 )
+from tensorlite.ops.recurrent_cell import (
+    gru_cell as gru_cell,
+    lstm_cell as lstm_cell,
+    rnn_relu_cell as rnn_relu_cell,
+    rnn_tanh_cell as rnn_tanh_cell,
+)
 from tensorlite.ops.reduce import (
     all as all,
     amax as amax,

@@ -22,12 +22,15 @@ def general_plan(op: Any, entry: Entry, args: tuple, wanted: list, made: list) -
     saved = tuple(
         v
         for n in p.names
-        if n != "y"
+        if n in op.inputs
         for v in (args[len(op.inputs) - 1 :] if n == op.variadic else (args[op.inputs.index(n)],))
     )
-    if "y" in p.names:
-        saved += tuple(v for m in made for v in (m._arr, m._ver))
-    return p, saved
+    return p, saved + tuple(v for k in _kept(op, p) for v in (made[k]._arr, made[k]._ver))
+
+
+def _kept(op: Any, p: Plan) -> Any:
+    """Which outputs are saved: all where a rule names ``y``, else those it names one by one."""
+    return range(len(p.outs)) if "y" in p.names else [k for k, n in enumerate(op.outputs) if n in p.names]
 
 
 def _make_plan(op: Any, entry: Entry, wanted: list) -> Plan:
@@ -36,13 +39,16 @@ def _make_plan(op: Any, entry: Entry, wanted: list) -> Plan:
     p.sums, p.single, p.fresh = None, len(wanted) == 1, True
     rules = [(op.inputs[min(k, len(op.inputs) - 1)], k) for k in wanted]
     asked = set(op.rule_arguments(op.joint)) if op.joint else {a for i, _ in rules for a in op.arguments.get(i, ())}
-    p.names = tuple(n for n in [*op.inputs, "y"] if n in asked)
+    quick = set(op.rule_arguments(op.fused_joint)) if op.fused_joint else asked
+    p.names = tuple(n for n in [*op.inputs, *op.outputs, "y"] if n in asked | quick)
     want = tuple(k in wanted for k in range(len(entry.specs)))
-    p.back = p.fast = partial(_back, op, rules, asked, want)
+    p.back = p.fast = partial(_back, op, op.joint, rules, asked, want)
+    if op.fused_joint:
+        p.fast = partial(_back, op, op.fused_joint, rules, quick, want)
     return p
 
 
-def _back(op: Any, rules: list, asked: set, want: tuple, g: Any, node: Node) -> Any:
+def _back(op: Any, joint: Any, rules: list, asked: set, want: tuple, g: Any, node: Node) -> Any:
     """Gradients by the rules, whose arguments are looked up by name. Several outputs come as tuples."""
     p, saved = node.plan, list(node.saved)
     values: dict[str, Any] = {"g": g, "want": want, "y_spec": p.out, **p.kw}
@@ -53,12 +59,15 @@ def _back(op: Any, rules: list, asked: set, want: tuple, g: Any, node: Node) -> 
             n = len(p.specs) - k if many else 1
             values[i] = tuple(saved[:n]) if many else saved[0]
             del saved[:n]
-    if "y" in p.names:  # rebuilt from what was saved: an output Tensor kept by its own node would be a cycle
-        several = op.multiple or len(p.outs) > 1
-        ys = tuple(wrap(saved[2 * k], o, None if several else node, saved[2 * k + 1]) for k, o in enumerate(p.outs))
-        values["y"] = ys if several else ys[0]
-    if op.joint:
-        found = op.joint(**{n: values[n] for n in asked})
+    # outputs are rebuilt from what was saved: an output Tensor kept by its own node would be a cycle
+    several = op.multiple or len(p.outs) > 1
+    kept = _kept(op, p)
+    ys = [wrap(saved[2 * n], p.outs[k], None if several else node, saved[2 * n + 1]) for n, k in enumerate(kept)]
+    if "y" in p.names:
+        values["y"] = tuple(ys) if several else ys[0]
+    values |= zip((op.outputs[k] for k in kept if k < len(op.outputs)), ys)
+    if joint:
+        found = joint(**{n: values[n] for n in asked})
         grads = [found[k] for _, k in rules]
     else:
         grads, lists = [], {}

@@ -73,6 +73,7 @@ class Primitive(Op):
         self.rules: dict[str, Callable | None] = {}
         self.fused: dict[str, Callable] = {}
         self.joint: Callable | None = None  # one rule for all inputs
+        self.fused_joint: Callable | None = None
         self.make_spec: Callable = partial(_broadcast_spec, name) if elementwise else _no_spec
         self.kernels: list[tuple] = []
         self.binder: Callable | None = None
@@ -130,7 +131,8 @@ class Primitive(Op):
         """A rule for each input, ``x=lambda g, w: g * w``: a differentiable formula of what it names, which is saved.
 
         A rule may name g, inputs, constants, the output ``y``, and ``x_spec`` for a spec alone. None says that the
-        input never has a gradient. One function ``(g, *inputs, y..., want)`` giving a tuple does for all at once.
+        input never has a gradient. One function ``(g, *inputs, y..., want)`` giving a tuple does for all at once; where
+        the op has several outputs it may name one of them (``out_mean``), and no other is saved.
         """
         if joint is not None:
             self.joint = joint
@@ -138,9 +140,16 @@ class Primitive(Op):
         self.rules.update(rules)
         return None
 
-    def fused_grad(self, **rules: Callable) -> None:
-        """Faster rules, used where no second order is wanted; they must save no more than ``grad``'s rules do."""
+    def fused_grad(self, joint: Callable | None = None, /, **rules: Callable) -> Any:
+        """Faster rules, used where no second order is wanted; they must save no more than ``grad``'s rules do.
+
+        Beside one rule for all inputs stands one fused rule for all; what either names is saved.
+        """
+        if joint is not None:
+            self.fused_joint = joint
+            return joint
         self.fused.update(rules)
+        return None
 
     def bind(self, binder: Callable) -> Callable:
         """``(xp, specs, outs, **constants) -> kernel``: a plain kernel with its constants worked out once an entry.
@@ -254,6 +263,8 @@ class Primitive(Op):
     def rule_arguments(self, rule: Callable) -> list[str]:
         names = list(inspect.signature(rule).parameters)
         known = {"g", "y", "y_spec", "want", *self.inputs, *self.params, *(f"{i}_spec" for i in self.inputs)}
+        if self.general:
+            known.update(self.outputs)
         if unknown := [n for n in names if n not in known]:
             raise TypeError(f"{self.name}: a gradient rule names {unknown}; wanted some of {sorted(known)}")
         return names

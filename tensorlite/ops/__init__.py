@@ -5,3 +5,4 @@ from tensorlite.ops import slices, shape, join, reduce, create, linalg, activati
 from tensorlite.ops import places, index, gather, rows, mask, diagonal, sort
 from tensorlite.ops import conv, pool
 from tensorlite.ops import smooth, norm, loss, cross_entropy, update
+from tensorlite.ops import recurrent, recurrent_lstm, recurrent_gru, recurrent_rnn, recurrent_cell
