@@ -118,6 +118,9 @@ from tensorlite.ops.diagonal import (
     tril as tril,
     triu as triu,
 )
+from tensorlite.ops.einsum import (
+    einsum as einsum,
+)
 from tensorlite.ops.elementwise import (
     abs as abs,
     abs as absolute,

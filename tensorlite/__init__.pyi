@@ -71,6 +71,7 @@ def dropout(input: _Tensor, p: builtins.float = ..., training: builtins.bool = .
 from tensorlite.dtypes import dtype as dtype
 from tensorlite import dtypes as dtypes
 e: builtins.float
+def einsum(*args: _Any) -> _Tensor: ...
 def embedding(input: _Tensor, weight: _Tensor, padding_idx: builtins.int | None = ..., max_norm: builtins.float | None = ..., norm_type: builtins.float = ..., scale_grad_by_freq: builtins.bool = ..., sparse: builtins.bool = ...) -> _Tensor: ...
 from tensorlite.ops.create import empty as empty
 from tensorlite.ops.create import empty_like as empty_like
