@@ -16,6 +16,7 @@ from tensorlite.nn.activation import (
     Softplus,
     Tanh,
 )
+from tensorlite.nn.attention import MultiheadAttention
 from tensorlite.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from tensorlite.nn.conv import Conv1d, Conv2d
 from tensorlite.nn.dropout import Dropout, Dropout2d
@@ -75,6 +76,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "Parameter",
     "ParameterDict",

@@ -8,6 +8,7 @@ from typing import Any
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops import activation as _activation
 from tensorlite.ops.activation import sigmoid, tanh
+from tensorlite.ops.attention import multi_head_attention_forward, scaled_dot_product_attention
 from tensorlite.ops.conv import conv1d, conv2d, conv_transpose2d
 from tensorlite.ops.cross_entropy import cross_entropy, nll_loss
 from tensorlite.ops.linalg import linear
@@ -106,12 +107,14 @@ __all__ = [
     "logsigmoid",
     "max_pool2d",
     "mse_loss",
+    "multi_head_attention_forward",
     "nll_loss",
     "normalize",
     "one_hot",
     "relu",
     "relu6",
     "relu_",
+    "scaled_dot_product_attention",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
