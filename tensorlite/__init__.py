@@ -159,6 +159,11 @@ from tensorlite.ops.gather import (
     scatter_add as scatter_add,
     take_along_dim as take_along_dim,
 )
+from tensorlite.ops.group_norm import (
+    group_norm as group_norm,
+    instance_norm as instance_norm,
+    rms_norm as rms_norm,
+)
 from tensorlite.ops.index import (
     index_put as index_put,
     masked_select as masked_select,

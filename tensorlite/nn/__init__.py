@@ -34,7 +34,7 @@ from tensorlite.nn.loss import (
     SmoothL1Loss,
 )
 from tensorlite.nn.module import Module
-from tensorlite.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
+from tensorlite.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
 from tensorlite.nn.parameter import Buffer, Parameter
 from tensorlite.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from tensorlite.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
@@ -59,9 +59,12 @@ __all__ = [
     "GELU",
     "GRU",
     "GRUCell",
+    "GroupNorm",
     "Hardtanh",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
     "LSTM",
@@ -85,6 +88,7 @@ __all__ = [
     "RNNBase",
     "RNNCell",
     "RNNCellBase",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
     "Sequential",

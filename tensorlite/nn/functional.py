@@ -11,6 +11,7 @@ from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.attention import multi_head_attention_forward, scaled_dot_product_attention
 from tensorlite.ops.conv import conv1d, conv2d, conv_transpose2d
 from tensorlite.ops.cross_entropy import cross_entropy, nll_loss
+from tensorlite.ops.group_norm import group_norm, instance_norm, rms_norm
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.loss import (
     binary_cross_entropy,
@@ -96,8 +97,10 @@ __all__ = [
     "elu",
     "embedding",
     "gelu",
+    "group_norm",
     "hardtanh",
     "huber_loss",
+    "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -114,6 +117,7 @@ __all__ = [
     "relu",
     "relu6",
     "relu_",
+    "rms_norm",
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",

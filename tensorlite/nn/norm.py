@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from tensorlite.autograd.modes import no_grad
@@ -106,6 +107,138 @@ class BatchNorm2d(_BatchNorm):
     """
 
     dims = (4,)
+
+
+class _InstanceNorm(_BatchNorm):
+    """Each sample's channels by themselves; the batch dimension may be missing."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ):
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in self.dims:
+            raise ValueError(f"expected {' or '.join(f'{d}D' for d in self.dims)} input (got {input.ndim}D input)")
+        single = input.ndim == self.dims[0]
+        at = 0 if single else 1
+        if input.shape[at] != self.num_features:
+            message = f"input's size at dim={at} does not match num_features ({self.num_features}): {input.shape[at]}"
+            if self.affine:
+                raise ValueError(f"expected {message.replace('does not', 'to')}")
+            warnings.warn(f"{message}, which is not used because affine=False", stacklevel=2)
+        y = F.instance_norm(
+            input.unsqueeze(0) if single else input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            0.0 if self.momentum is None else self.momentum,
+            self.eps,
+        )
+        return y.squeeze(0) if single else y
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """(x - mean) / sqrt(var + eps) * weight + bias over L of (N, C, L) or (C, L)."""
+
+    dims = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """(x - mean) / sqrt(var + eps) * weight + bias over H and W of (N, C, H, W) or (C, H, W)."""
+
+    dims = (3, 4)
+
+
+class GroupNorm(Module):
+    """(x - mean) / sqrt(var + eps) * weight + bias over each of num_groups groups of channels of (N, C, ...).
+
+    >>> import tensorlite as tl
+    >>> tl.nn.GroupNorm(2, 6)(tl.rand(4, 6, 5)).shape
+    tensorlite.Size([4, 6, 5])
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ):
+        super().__init__()
+        if num_channels % num_groups:
+            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+        self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            fresh = empty(num_channels, device=device, dtype=dtype) if wanted else None
+            self.register_parameter(name, None if fresh is None else Parameter(fresh))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weight becomes 1 and bias 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class RMSNorm(Module):
+    """x / sqrt(mean(x²) + eps) * weight over the last dimensions, whose sizes are ``normalized_shape``."""
+
+    weight: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        super().__init__()
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine
+        fresh = empty(shape, device=device, dtype=dtype) if elementwise_affine else None
+        self.register_parameter("weight", None if fresh is None else Parameter(fresh))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weight becomes 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
 class LayerNorm(Module):
