@@ -111,6 +111,10 @@ from tensorlite.ops.create import (
     zeros as zeros,
     zeros_like as zeros_like,
 )
+from tensorlite.ops.curved import (
+    celu as celu,
+    selu as selu,
+)
 from tensorlite.ops.diagonal import (
     diag as diag,
     diag_embed as diag_embed,
@@ -200,6 +204,12 @@ from tensorlite.ops.mask import (
 from tensorlite.ops.norm import (
     batch_norm as batch_norm,
     layer_norm as layer_norm,
+)
+from tensorlite.ops.piecewise import (
+    hardshrink as hardshrink,
+    prelu as prelu,
+    rrelu as rrelu,
+    threshold as threshold,
 )
 from tensorlite.ops.pool import (
     max_pool2d as max_pool2d,

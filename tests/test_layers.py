@@ -74,6 +74,24 @@ LAYERS = {
     "GELU": (lambda n: n.GELU(), (3, 4)),
     "GELU tanh": (lambda n: n.GELU("tanh"), (3, 4)),
     "SiLU": (lambda n: n.SiLU(), (3, 4)),
+    "SELU": (lambda n: n.SELU(), (3, 4)),
+    "CELU": (lambda n: n.CELU(0.7), (3, 4)),
+    "Mish": (lambda n: n.Mish(), (3, 4)),
+    "Hardswish": (lambda n: n.Hardswish(), (3, 4)),
+    "Hardsigmoid": (lambda n: n.Hardsigmoid(), (3, 4)),
+    "Hardshrink": (lambda n: n.Hardshrink(0.3), (3, 4)),
+    "Softshrink": (lambda n: n.Softshrink(0.3), (3, 4)),
+    "Softsign": (lambda n: n.Softsign(), (3, 4)),
+    "Tanhshrink": (lambda n: n.Tanhshrink(), (3, 4)),
+    "Threshold": (lambda n: n.Threshold(0.1, 2), (3, 4)),
+    "Threshold in place": (lambda n: n.Sequential(n.Linear(4, 4), n.Threshold(0.1, 2, True)), (3, 4)),
+    "PReLU": (lambda n: n.PReLU(), (3, 4)),
+    "PReLU of channels": (lambda n: n.PReLU(4, init=0.1), (2, 4, 3)),
+    "RReLU": (lambda n: n.RReLU(0.2, 0.2), (3, 4)),
+    "GLU": (lambda n: n.GLU(1), (3, 4)),
+    "Softmin": (lambda n: n.Softmin(dim=1), (3, 4)),
+    "Softmax2d": (lambda n: n.Softmax2d(), (2, 3, 2, 2)),
+    "SELU in place": (lambda n: n.Sequential(n.Linear(4, 4), n.SELU(True)), (3, 4)),
     "Sigmoid": (lambda n: n.Sigmoid(), (3, 4)),
     "Tanh": (lambda n: n.Tanh(), (3, 4)),
     "Softplus": (lambda n: n.Softplus(2.0, 1.0), (3, 4)),
@@ -209,6 +227,39 @@ def test_layers_refuse_what_pytorchs_refuse():
     ):
         with pytest.raises(error, match=text):
             call()
+
+
+def test_slopes_of_rrelu_are_drawn_in_training():
+    layer, x = nn.RReLU(0.1, 0.3), -tl.ones(1000)
+    tl.manual_seed(0)
+    slopes = -layer(x).numpy()
+    assert 0.1 <= slopes.min() < 0.12 and 0.28 < slopes.max() <= 0.3
+    np.testing.assert_allclose(layer.eval()(x).numpy(), -0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name,arguments", [("elu", (0.5,)), ("selu", ()), ("celu", (0.5,)), ("threshold", (0.2, 1.5)), ("rrelu", ())]
+)
+def test_activations_in_place(name, arguments):
+    x = tl.tensor([-1.0, 0.1, 2.0])
+    want = getattr(F, name)(x, *arguments)
+    for call in (getattr(F, name + "_"), lambda t, *a: getattr(F, name)(t, *a, inplace=True)):
+        y = x.clone()
+        assert call(y, *arguments) is y
+        np.testing.assert_array_equal(y.numpy(), want.numpy())
+    assert not np.array_equal(x.numpy(), want.numpy())
+
+
+def test_instance_statistics_move_towards_the_samples_mean():
+    layer = nn.InstanceNorm1d(2, momentum=0.5, track_running_stats=True).double()
+    x = tl.rand(3, 2, 5, dtype=tl.float64)
+    layer(x)
+    np.testing.assert_allclose(layer.running_mean.numpy(), x.numpy().mean((0, 2)) / 2)
+    np.testing.assert_allclose(layer.running_var.numpy(), 0.5 + x.numpy().var(2, ddof=1).mean(0) / 2)
+    with pytest.warns(UserWarning, match="does not match num_features"):
+        nn.InstanceNorm1d(3)(x.float())
+    with pytest.raises(ValueError, match="num_features"):
+        nn.InstanceNorm1d(3, affine=True)(x.float())
 
 
 def test_implicit_dim_of_softmax_warns():

@@ -6,11 +6,12 @@ import warnings
 from typing import Any
 
 from tensorlite.autograd.tensor import Tensor
-from tensorlite.ops import activation as _activation
+from tensorlite.ops import activation as _activation, piecewise as _piecewise
 from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.attention import multi_head_attention_forward, scaled_dot_product_attention
 from tensorlite.ops.conv import conv1d, conv2d, conv_transpose2d
 from tensorlite.ops.cross_entropy import cross_entropy, nll_loss
+from tensorlite.ops.curved import celu, glu, mish, selu, softsign, tanhshrink
 from tensorlite.ops.group_norm import group_norm, instance_norm, rms_norm
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.loss import (
@@ -24,6 +25,7 @@ from tensorlite.ops.loss import (
 )
 from tensorlite.ops.mask import one_hot
 from tensorlite.ops.norm import batch_norm, layer_norm
+from tensorlite.ops.piecewise import hardshrink, hardsigmoid, hardswish, prelu, rrelu, softshrink, threshold
 from tensorlite.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tensorlite.ops.random import dropout, dropout2d
 from tensorlite.ops.rows import embedding
@@ -43,6 +45,41 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 def relu_(input: Tensor) -> Tensor:
     """max(input, 0), in place."""
     return input.relu_()
+
+
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """``elu``, in place."""
+    return elu(input, alpha, True)
+
+
+def selu_(input: Tensor) -> Tensor:
+    """``selu``, in place."""
+    return selu(input, True)
+
+
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """``celu``, in place."""
+    return celu(input, alpha, True)
+
+
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """``leaky_relu``, in place."""
+    return leaky_relu(input, negative_slope, True)
+
+
+def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """``hardtanh``, in place."""
+    return hardtanh(input, min_val, max_val, True)
+
+
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """input where it is above the threshold, ``value`` elsewhere, in place."""
+    return _piecewise.threshold(input, threshold, value, True)
+
+
+def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
+    """``rrelu``, in place."""
+    return rrelu(input, lower, upper, training, True)
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
@@ -88,6 +125,8 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "celu",
+    "celu_",
     "conv1d",
     "conv2d",
     "conv_transpose2d",
@@ -95,35 +134,53 @@ __all__ = [
     "dropout",
     "dropout2d",
     "elu",
+    "elu_",
     "embedding",
     "gelu",
+    "glu",
     "group_norm",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
     "hardtanh",
+    "hardtanh_",
     "huber_loss",
     "instance_norm",
     "kl_div",
     "l1_loss",
     "layer_norm",
     "leaky_relu",
+    "leaky_relu_",
     "linear",
     "log_softmax",
     "logsigmoid",
     "max_pool2d",
+    "mish",
     "mse_loss",
     "multi_head_attention_forward",
     "nll_loss",
     "normalize",
     "one_hot",
+    "prelu",
     "relu",
     "relu6",
     "relu_",
     "rms_norm",
+    "rrelu",
+    "rrelu_",
     "scaled_dot_product_attention",
+    "selu",
+    "selu_",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
     "softmax",
     "softmin",
     "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
+    "threshold_",
 ]

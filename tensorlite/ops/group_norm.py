@@ -193,7 +193,7 @@ def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None,
     if weight is not None and weight._spec.shape != shape:
         raise ShapeError(f"{name}: weight {weight._spec.shape}; expected weight to be of same shape as {shape}")
     wide = input.to(dtypes.float32) if x.dtype.is_half else input
-    eps = dtypes.finfo(x.dtype).eps if eps is None else float(eps)
+    eps = dtypes.finfo(wide.dtype).eps if eps is None else float(eps)
     y = wide * rsqrt((wide * wide).mean(tuple(range(-len(shape), 0)), keepdim=True) + eps)
     return (y if weight is None else y * weight).to(x.dtype)
 

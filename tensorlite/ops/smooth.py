@@ -34,16 +34,16 @@ def _floating(name: str) -> Callable:
     return law
 
 
-def _on_floats(p: Any) -> None:
+def on_floats(p: Any) -> None:
     p.spec(_floating(p.op.name))
 
 
-def _masked(keep: Any, g: Tensor) -> Tensor:
+def masked(keep: Any, g: Tensor) -> Tensor:
     """g where ``keep``, else 0."""
     return where_p(keep, g, lift(0.0, g))
 
 
-def _result(name: str, input: Tensor, inplace: bool, call: Callable) -> Tensor:
+def result(name: str, input: Tensor, inplace: bool, call: Callable) -> Tensor:
     """``call(input)``, written back into ``input`` where that was asked for."""
     return write_back(name + "_", input, call) if inplace else call(input)
 
@@ -180,22 +180,22 @@ def _gelu_slope(x: Tensor, approximate: bool) -> Tensor:
 gelu_p.grad(x=lambda g, x, approximate: g * _gelu_slope(x, approximate))
 
 
-def _unary_cases(make, **more):
+def unary_cases(make, **more):
     yield dict(input=make(3, 4, away=0.1), **more)
     yield dict(input=make.tensor([-30.0, -5.0, 0.25, 8.0, 30.0]), **more)
     yield dict(input=make(0, 2), **more)
 
 
-def _refused(make, **more):
+def unary_refusals(make, **more):
     yield RuntimeError, dict(input=make.ints(3), **more)
     yield RuntimeError, dict(input=make.bools(3), **more)
 
 
 @gelu_p.cases
 def _(make):
-    yield from _unary_cases(make)
-    yield from _unary_cases(make, approximate="tanh")
-    yield from _refused(make)
+    yield from unary_cases(make)
+    yield from unary_cases(make, approximate="tanh")
+    yield from unary_refusals(make)
     yield RuntimeError, dict(input=make(3), approximate="erf")
 
 
@@ -258,15 +258,15 @@ logsigmoid_p.grad(x=lambda g, x: g * sigmoid_p(-x))
 @silu_p.cases
 @logsigmoid_p.cases
 def _(make):
-    yield from _unary_cases(make)
-    yield from _refused(make)
+    yield from unary_cases(make)
+    yield from unary_refusals(make)
 
 
 @softplus_p.cases
 def _(make):
-    yield from _unary_cases(make)
-    yield from _unary_cases(make, beta=2.0, threshold=10.0)
-    yield from _refused(make)
+    yield from unary_cases(make)
+    yield from unary_cases(make, beta=2.0, threshold=10.0)
+    yield from unary_refusals(make)
 
 
 silu_p.ref(lambda input: input * np.exp(-np.logaddexp(0, -input)))
@@ -282,7 +282,7 @@ def _(input, beta=1.0, threshold=20.0):
 @face(silu_p)
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """input * sigmoid(input), also called swish."""
-    return _result("silu", input, inplace, silu_p)
+    return result("silu", input, inplace, silu_p)
 
 
 @face(softplus_p)
@@ -335,26 +335,26 @@ def _(x, *, low, high):
 
 
 # at the bounds themselves the gradient is 0, unlike clamp's
-hardtanh_p.grad(x=lambda g, x, low, high: _masked((x > low) & (x < high), g))
+hardtanh_p.grad(x=lambda g, x, low, high: masked((x > low) & (x < high), g))
 
 for _p in (gelu_p, silu_p, softplus_p, logsigmoid_p, leaky_relu_p, elu_p):
-    _on_floats(_p)
+    on_floats(_p)
 
 
 @leaky_relu_p.cases
 def _(make):
-    yield from _unary_cases(make)
-    yield from _unary_cases(make, negative_slope=0.3)
+    yield from unary_cases(make)
+    yield from unary_cases(make, negative_slope=0.3)
     yield dict(input=make(3, 4, away=0.1), negative_slope=-2.0)
-    yield from _refused(make)
+    yield from unary_refusals(make)
 
 
 @elu_p.cases
 def _(make):
-    yield from _unary_cases(make)
-    yield from _unary_cases(make, alpha=1.5)
+    yield from unary_cases(make)
+    yield from unary_cases(make, alpha=1.5)
     yield dict(input=make.tensor([800.0, -800.0]))
-    yield from _refused(make)
+    yield from unary_refusals(make)
 
 
 @hardtanh_p.cases
@@ -382,13 +382,13 @@ hardtanh_p.ref(
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is above 0, negative_slope * input elsewhere."""
     slope = float(negative_slope)
-    return _result("leaky_relu", input, inplace, lambda x: leaky_relu_p(x, slope=slope))
+    return result("leaky_relu", input, inplace, lambda x: leaky_relu_p(x, slope=slope))
 
 
 @face(elu_p)
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where it is above 0, alpha * (exp(input) - 1) elsewhere."""
-    return _result("elu", input, inplace, lambda x: elu_p(x, alpha=float(alpha)))
+    return result("elu", input, inplace, lambda x: elu_p(x, alpha=float(alpha)))
 
 
 @face(hardtanh_p)
@@ -396,13 +396,13 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     """input held between min_val and max_val; the gradient is 0 at the bounds and beyond."""
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val {min_val} and max_val {max_val}; min_val cannot be greater than max_val")
-    return _result("hardtanh", input, inplace, lambda x: hardtanh_p(x, low=min_val, high=max_val))
+    return result("hardtanh", input, inplace, lambda x: hardtanh_p(x, low=min_val, high=max_val))
 
 
 @op(torch="nn.functional.relu6")
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """input held between 0 and 6; the gradient is 0 at the bounds and beyond."""
-    return _result("relu6", input, inplace, lambda x: hardtanh_p(x, low=0, high=6))
+    return result("relu6", input, inplace, lambda x: hardtanh_p(x, low=0, high=6))
 
 
 @relu6.cases
