@@ -280,6 +280,13 @@ from tensorlite.ops.shape import (
     unflatten as unflatten,
     unsqueeze as unsqueeze,
 )
+from tensorlite.ops.signals import (
+    adaptive_avg_pool1d as adaptive_avg_pool1d,
+    adaptive_max_pool1d as adaptive_max_pool1d,
+    avg_pool1d as avg_pool1d,
+    conv_transpose1d as conv_transpose1d,
+    max_pool1d as max_pool1d,
+)
 from tensorlite.ops.slices import (
     narrow as narrow,
     select as select,

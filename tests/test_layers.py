@@ -42,6 +42,24 @@ LAYERS = {
     "Conv2d circular": (lambda n: n.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="circular"), (2, 2, 5, 5)),
     "Conv2d reflect": (lambda n: n.Conv2d(2, 3, 3, padding=2, padding_mode="reflect"), (2, 2, 5, 5)),
     "Conv2d replicate": (lambda n: n.Conv2d(2, 3, 4, padding="same", padding_mode="replicate"), (2, 2, 5, 5)),
+    "ConvTranspose1d": (lambda n: n.ConvTranspose1d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 5)),
+    "ConvTranspose2d": (lambda n: n.ConvTranspose2d(3, 4, (3, 2), (2, 3), 1, (1, 2)), (2, 3, 4, 5)),
+    "ConvTranspose2d dilated": (lambda n: n.ConvTranspose2d(4, 2, 2, bias=False, dilation=2), (4, 4, 5)),
+    "MaxPool1d": (lambda n: n.MaxPool1d(3, stride=2, padding=1, ceil_mode=True), (2, 3, 6)),
+    "MaxPool1d indices": (lambda n: n.MaxPool1d(2, return_indices=True), (3, 6)),
+    "AvgPool1d": (lambda n: n.AvgPool1d(3, padding=1, count_include_pad=False), (2, 3, 6)),
+    "AdaptiveAvgPool1d": (lambda n: n.AdaptiveAvgPool1d(3), (2, 3, 7)),
+    "AdaptiveMaxPool1d": (lambda n: n.AdaptiveMaxPool1d(2), (2, 3, 7)),
+    "ZeroPad1d": (lambda n: n.ZeroPad1d(2), (2, 3)),
+    "ZeroPad2d": (lambda n: n.ZeroPad2d((1, 2, 0, -1)), (2, 3, 4)),
+    "ConstantPad1d": (lambda n: n.ConstantPad1d((1, 2), 3.5), (2, 3)),
+    "ConstantPad2d": (lambda n: n.ConstantPad2d(1, 3.5), (2, 3, 4)),
+    "ReflectionPad1d": (lambda n: n.ReflectionPad1d(2), (2, 5)),
+    "ReflectionPad2d": (lambda n: n.ReflectionPad2d((1, 2, 0, 2)), (2, 3, 4)),
+    "ReplicationPad1d": (lambda n: n.ReplicationPad1d(2), (2, 5)),
+    "ReplicationPad2d": (lambda n: n.ReplicationPad2d(2), (1, 2, 3, 4)),
+    "CircularPad1d": (lambda n: n.CircularPad1d(2), (2, 5)),
+    "CircularPad2d": (lambda n: n.CircularPad2d((1, 2, 3, 0)), (2, 3, 4)),
     "MaxPool2d": (lambda n: n.MaxPool2d(3, stride=2, padding=1, ceil_mode=True), (2, 3, 6, 6)),
     "MaxPool2d indices": (lambda n: n.MaxPool2d(2, return_indices=True), (2, 3, 6, 6)),
     "AvgPool2d": (lambda n: n.AvgPool2d((2, 3), padding=1, count_include_pad=False), (2, 3, 6, 6)),
@@ -108,6 +126,8 @@ LAYERS = {
     ),
     "Embedding": (lambda n: n.Embedding(7, 3, padding_idx=-1, max_norm=2.5), None),
     "Dropout": (lambda n: n.Dropout(), None),
+    "Dropout1d": (lambda n: n.Dropout1d(0.2), None),
+    "AlphaDropout": (lambda n: n.AlphaDropout(0.2), None),
     "Dropout2d": (lambda n: n.Dropout2d(0.2, inplace=True), None),
 }
 
@@ -227,6 +247,38 @@ def test_layers_refuse_what_pytorchs_refuse():
     ):
         with pytest.raises(error, match=text):
             call()
+
+
+def test_dropout_of_channels_and_selus():
+    tl.manual_seed(0)
+    for shape in ((50, 4, 6), (200, 6)):
+        y = nn.Dropout1d(0.25)(tl.ones(shape)).numpy()
+        assert (y == y[..., :1]).all() and set(np.unique(y).tolist()) == {0.0, np.float32(4 / 3)}
+        assert 0.15 < (y == 0).mean() < 0.35
+    with pytest.raises(RuntimeError, match="2D or 3D"):
+        nn.Dropout1d()(tl.ones(4))
+    x = tl.randn(20000).double()
+    y = nn.AlphaDropout(0.3)(x).numpy()
+    assert abs(y.mean()) < 0.03 and abs(y.std() - 1) < 0.03
+    values, counts = np.unique(y, return_counts=True)
+    scale = (0.7 * (1 + 0.3 * 1.7580993408473766**2)) ** -0.5
+    assert values[counts.argmax()] == pytest.approx(-1.7580993408473766 * 0.7 * scale)
+    assert 0.28 < counts.max() / y.size < 0.32
+    layer = nn.AlphaDropout(0.3, inplace=True)
+    z = x.clone()
+    assert layer(z) is z and not np.array_equal(z.numpy(), x.numpy())
+    assert layer.eval()(x) is x
+
+
+def test_output_size_of_a_transposed_convolution():
+    layer = nn.ConvTranspose2d(2, 3, 3, stride=2, padding=1)
+    x = tl.ones(1, 2, 5, 5)
+    assert layer(x).shape == (1, 3, 9, 9) and layer(x, output_size=(10, 9)).shape == (1, 3, 10, 9)
+    assert layer(x, output_size=(1, 3, 9, 10)).shape == (1, 3, 9, 10)
+    with pytest.raises(ValueError, match="valid sizes range from"):
+        layer(x, output_size=(11, 9))
+    with pytest.raises(ValueError, match="zeros"):
+        nn.ConvTranspose1d(2, 3, 3, padding_mode="reflect")
 
 
 def test_slopes_of_rrelu_are_drawn_in_training():

@@ -33,8 +33,8 @@ from tensorlite.nn.activation import (
 )
 from tensorlite.nn.attention import MultiheadAttention
 from tensorlite.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from tensorlite.nn.conv import Conv1d, Conv2d
-from tensorlite.nn.dropout import Dropout, Dropout2d
+from tensorlite.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from tensorlite.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d
 from tensorlite.nn.embedding import Embedding
 from tensorlite.nn.linear import Flatten, Identity, Linear, Unflatten
 from tensorlite.nn.loss import (
@@ -50,13 +50,38 @@ from tensorlite.nn.loss import (
 )
 from tensorlite.nn.module import Module
 from tensorlite.nn.norm import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm1d, InstanceNorm2d, LayerNorm, RMSNorm
+from tensorlite.nn.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
 from tensorlite.nn.parameter import Buffer, Parameter
-from tensorlite.nn.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from tensorlite.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from tensorlite.nn.rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNBase, RNNCell, RNNCellBase
 
 __all__ = [
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AlphaDropout",
+    "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
@@ -64,10 +89,17 @@ __all__ = [
     "BatchNorm2d",
     "Buffer",
     "CELU",
+    "CircularPad1d",
+    "CircularPad2d",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
     "Dropout2d",
     "ELU",
     "Embedding",
@@ -95,6 +127,7 @@ __all__ = [
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
     "Mish",
     "Module",
@@ -114,6 +147,10 @@ __all__ = [
     "RReLU",
     "ReLU",
     "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "SELU",
     "Sequential",
     "SiLU",
@@ -129,6 +166,8 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "Unflatten",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "functional",
     "init",
     "utils",

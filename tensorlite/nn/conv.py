@@ -6,29 +6,29 @@ import math
 from typing import Any
 
 from tensorlite.autograd.tensor import Tensor
-from tensorlite.nn import init
+from tensorlite.nn import functional as F, init
 from tensorlite.nn.module import Module
 from tensorlite.nn.parameter import Parameter
 from tensorlite.ops.conv import conv1d, conv2d
 from tensorlite.ops.create import empty
-from tensorlite.ops.join import cat
 from tensorlite.shapes import index
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-def _sizes(name: str, value: Any, n: int) -> tuple[int, ...]:
+def sizes(name: str, value: Any, n: int) -> tuple[int, ...]:
     """n ints from one, or from a sequence of n."""
     if hasattr(value, "__iter__"):
-        sizes = tuple(index(name, v) for v in value)
-        if len(sizes) != n:
-            raise ValueError(f"{name}: got {sizes}; wanted one integer or {n}")
-        return sizes
+        given = tuple(index(name, v) for v in value)
+        if len(given) != n:
+            raise ValueError(f"{name}: got {given}; wanted one integer or {n}")
+        return given
     return (index(name, value),) * n
 
 
 class _Conv(Module):
     dims: int
+    transposed = False
     bias: Parameter | None
 
     def __init__(
@@ -44,6 +44,7 @@ class _Conv(Module):
         padding_mode: str = "zeros",
         device: Any = None,
         dtype: Any = None,
+        output_padding: Any = 0,
     ):
         super().__init__()
         name, n = type(self).__name__, self.dims
@@ -56,8 +57,8 @@ class _Conv(Module):
         if padding_mode not in _MODES:
             raise ValueError(f"padding_mode must be one of {set(_MODES)}, but got padding_mode='{padding_mode}'")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = _sizes(name, kernel_size, n), _sizes(name, stride, n)
-        self.dilation, self.padding_mode = _sizes(name, dilation, n), padding_mode
+        self.kernel_size, self.stride = sizes(name, kernel_size, n), sizes(name, stride, n)
+        self.dilation, self.padding_mode = sizes(name, dilation, n), padding_mode
         self.padding: Any = padding
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
@@ -65,9 +66,10 @@ class _Conv(Module):
             if padding == "same" and any(s != 1 for s in self.stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
         else:
-            self.padding = _sizes(name, padding, n)
-        self.transposed, self.output_padding = False, (0,) * n
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
+            self.padding = sizes(name, padding, n)
+        self.output_padding = sizes(name, output_padding, n)
+        features = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        shape = (features[0], features[1] // groups, *self.kernel_size)
         self.weight = Parameter(empty(shape, device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(empty(out_channels, device=device, dtype=dtype))
@@ -96,9 +98,8 @@ class _Conv(Module):
         """The input, extended where the mode is not zeros, and the padding that is left to do."""
         if self.padding_mode == "zeros":
             return input, self.padding
-        for k, (before, after) in enumerate(self._margins()):
-            input = _extended(input, input.ndim - self.dims + k, before, after, self.padding_mode)
-        return input, 0
+        margins = [side for pair in reversed(self._margins()) for side in pair]
+        return F.pad(input, margins, self.padding_mode), 0
 
     def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
@@ -106,6 +107,8 @@ class _Conv(Module):
             parts.append(f"padding={self.padding}")
         if self.dilation != (1,) * self.dims:
             parts.append(f"dilation={self.dilation}")
+        if self.output_padding != (0,) * self.dims:
+            parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if self.bias is None:
@@ -113,26 +116,6 @@ class _Conv(Module):
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode}")
         return ", ".join(parts)
-
-
-def _extended(x: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
-    """``x`` with what the mode puts before and after it along ``dim``."""
-    n = x.shape[dim]
-    if max(before, after) > (n - 1 if mode == "reflect" else n) and mode != "replicate":
-        raise RuntimeError(
-            f"pad: {mode} padding of ({before}, {after}) at dimension {dim} of {tuple(x.shape)}; wanted "
-            f"at most {n - 1 if mode == 'reflect' else n}"
-        )
-    if mode == "circular":
-        left, right = x.narrow(dim, n - before, before), x.narrow(dim, 0, after)
-    elif mode == "reflect":
-        left, right = x.narrow(dim, 1, before).flip(dim), x.narrow(dim, n - 1 - after, after).flip(dim)
-    else:
-        left, right = (
-            x.narrow(dim, at, 1).expand([m if k == dim else -1 for k in range(x.ndim)])
-            for at, m in ((0, before), (n - 1, after))
-        )
-    return cat([left, x, right], dim)
 
 
 class Conv1d(_Conv):
@@ -158,3 +141,94 @@ class Conv2d(_Conv):
     def forward(self, input: Tensor) -> Tensor:
         input, padding = self._padded(input)
         return conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class _ConvTranspose(_Conv):
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        if padding_mode != "zeros":
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+            output_padding,
+        )
+
+    def _extra(self, input: Tensor, output_size: Any) -> tuple[int, ...]:
+        """The output padding that makes the output this large."""
+        if output_size is None:
+            return self.output_padding
+        name, n = type(self).__name__, self.dims
+        wanted = tuple(output_size)
+        if len(wanted) == input.ndim:
+            wanted = wanted[-n:]
+        if len(wanted) != n:
+            raise ValueError(f"{name}: output_size {tuple(output_size)}; wanted {n} or {input.ndim} sizes")
+        least = tuple(
+            (size - 1) * s - 2 * p + d * (k - 1) + 1
+            for size, s, p, d, k in zip(input.shape[-n:], self.stride, self.padding, self.dilation, self.kernel_size)
+        )
+        if any(not 0 <= w - m < s for w, m, s in zip(wanted, least, self.stride)):
+            most = tuple(m + s - 1 for m, s in zip(least, self.stride))
+            raise ValueError(
+                f"requested an output size of {wanted}, but valid sizes range from {least} to {most} "
+                f"(for an input of {tuple(input.shape[-n:])})"
+            )
+        return tuple(w - m for w, m in zip(wanted, least))
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """What the gradient of a Conv1d does.  (N, C, L) or (C, L) -> (N, out_channels, L'); forward takes output_size."""
+
+    dims = 1
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        extra = self._extra(input, output_size)
+        return F.conv_transpose1d(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """What the gradient of a Conv2d does.  (N, C, H, W) or (C, H, W) -> (N, out_channels, H', W').
+
+    H' = (H - 1) stride - 2 padding + dilation (kernel_size - 1) + output_padding + 1; forward also takes output_size,
+    which settles output_padding.
+
+    >>> import tensorlite as tl
+    >>> up = tl.nn.ConvTranspose2d(8, 3, 3, stride=2, padding=1)
+    >>> up(tl.ones(2, 8, 5, 5), output_size=(10, 10)).shape
+    tensorlite.Size([2, 3, 10, 10])
+    """
+
+    dims = 2
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        extra = self._extra(input, output_size)
+        return F.conv_transpose2d(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.nn.module import Module
-from tensorlite.ops.random import dropout, dropout2d
+from tensorlite.ops.random import alpha_dropout, dropout, dropout1d, dropout2d
 
 
 class _Dropout(Module):
@@ -30,3 +30,17 @@ class Dropout2d(_Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         return dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout1d(_Dropout):
+    """In training whole channels of (N, C, L) or (C, L) become zero with probability p, the others grow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout1d(input, self.p, self.training, self.inplace)
+
+
+class AlphaDropout(_Dropout):
+    """In training each element becomes SELU's lowest value with probability p; mean 0 and variance 1 stay."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return alpha_dropout(input, self.p, self.training, self.inplace)

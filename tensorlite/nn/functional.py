@@ -25,10 +25,12 @@ from tensorlite.ops.loss import (
 )
 from tensorlite.ops.mask import one_hot
 from tensorlite.ops.norm import batch_norm, layer_norm
+from tensorlite.ops.pad import pad
 from tensorlite.ops.piecewise import hardshrink, hardsigmoid, hardswish, prelu, rrelu, softshrink, threshold
 from tensorlite.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
-from tensorlite.ops.random import dropout, dropout2d
+from tensorlite.ops.random import alpha_dropout, dropout, dropout1d, dropout2d
 from tensorlite.ops.rows import embedding
+from tensorlite.ops.signals import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, conv_transpose1d, max_pool1d
 from tensorlite.ops.smooth import elu, gelu, hardtanh, leaky_relu, logsigmoid, relu6, silu, softplus
 
 
@@ -119,8 +121,12 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "alpha_dropout",
+    "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy",
@@ -129,9 +135,11 @@ __all__ = [
     "celu_",
     "conv1d",
     "conv2d",
+    "conv_transpose1d",
     "conv_transpose2d",
     "cross_entropy",
     "dropout",
+    "dropout1d",
     "dropout2d",
     "elu",
     "elu_",
@@ -154,6 +162,7 @@ __all__ = [
     "linear",
     "log_softmax",
     "logsigmoid",
+    "max_pool1d",
     "max_pool2d",
     "mish",
     "mse_loss",
@@ -161,6 +170,7 @@ __all__ = [
     "nll_loss",
     "normalize",
     "one_hot",
+    "pad",
     "prelu",
     "relu",
     "relu6",

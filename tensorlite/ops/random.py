@@ -488,6 +488,35 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     return _dropout("dropout2d", input, p, training, inplace, 2)
 
 
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Zero whole channels of (N, C, L) or (C, L) with probability p and scale the others by 1 / (1 - p)."""
+    if input.ndim not in (2, 3):
+        raise RuntimeError(f"dropout1d: expected 2D or 3D input, but received a {input.ndim}D input")
+    return _dropout("dropout1d", input, p, training, inplace, input.ndim - 1)
+
+
+# -scale * alpha of selu: its value far below 0
+_LOWEST = -1.7580993408473766
+
+
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Give each element selu's lowest value with probability p, then shift and scale to keep mean 0 and variance 1.
+
+    Source: Klambauer et al., "Self-normalizing neural networks" (NeurIPS 2017).
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"alpha_dropout: dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0:
+        return input
+    keep = input.new_full(input.shape, 1.0 - p).bernoulli()
+    scale = 0.0 if p == 1 else ((1 - p) * (1 + p * _LOWEST**2)) ** -0.5
+
+    def call(x: Tensor) -> Tensor:
+        return (x * keep + (1.0 - keep) * _LOWEST) * scale - scale * p * _LOWEST
+
+    return write_in_place("alpha_dropout_", input, call) if inplace else call(input)
+
+
 def multinomial(
     input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
 ) -> Tensor:
