@@ -205,6 +205,15 @@ from tensorlite.ops.norm import (
     batch_norm as batch_norm,
     layer_norm as layer_norm,
 )
+from tensorlite.ops.pair_loss import (
+    cosine_embedding_loss as cosine_embedding_loss,
+    cosine_similarity as cosine_similarity,
+    hinge_embedding_loss as hinge_embedding_loss,
+    margin_ranking_loss as margin_ranking_loss,
+    pairwise_distance as pairwise_distance,
+    poisson_nll_loss as poisson_nll_loss,
+    triplet_margin_loss as triplet_margin_loss,
+)
 from tensorlite.ops.piecewise import (
     hardshrink as hardshrink,
     prelu as prelu,

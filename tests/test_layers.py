@@ -173,6 +173,15 @@ LOSSES = {
     "KLDivLoss": [{"reduction": "batchmean"}],
     "BCELoss": [{}, {"weight": True}],
     "BCEWithLogitsLoss": [{}, {"pos_weight": True}, {"reduce": False}],
+    "HingeEmbeddingLoss": [{}, {"margin": 0.4}],
+    "SoftMarginLoss": [{}, {"reduction": "sum"}],
+    "PoissonNLLLoss": [{}, {"full": True}, {"log_input": False}],
+    "GaussianNLLLoss": [{}, {"full": True, "reduction": "sum"}],
+    "CosineEmbeddingLoss": [{"margin": 0.2}],
+    "MarginRankingLoss": [{"margin": 0.2}],
+    "TripletMarginLoss": [{}, {"swap": True, "p": 1.0, "reduction": "none"}],
+    "CosineSimilarity": [{}, {"dim": 0}],
+    "PairwiseDistance": [{}, {"p": 3.0, "keepdim": True}],
     "NLLLoss": [{}, {"weight": True, "ignore_index": 1}],
     "CrossEntropyLoss": [{}, {"weight": True}, {"label_smoothing": 0.2}, {"reduction": "sum", "ignore_index": 2}],
 }
@@ -185,6 +194,9 @@ def test_loss_is_pytorchs(torch, name, settings):
     x, y = rng.uniform(0.1, 0.9, (5, 4)), rng.uniform(0.1, 0.9, (5, 4))
     if name in ("NLLLoss", "CrossEntropyLoss"):
         y = rng.integers(0, 4, 5)
+    signs = np.where(rng.random((5, 4)) < 0.5, 1.0, -1.0)
+    if name in ("HingeEmbeddingLoss", "SoftMarginLoss"):
+        y = signs
     results = []
     for lib in (tl, torch):
         given = {k: lib.tensor(np.arange(1.0, 5.0)) if "weight" in k else v for k, v in settings.items()}
@@ -195,7 +207,9 @@ def test_loss_is_pytorchs(torch, name, settings):
         ):
             loss = getattr(lib.nn, name)(**given)
         a = lib.tensor(x, requires_grad=True)
-        out = loss(a, lib.tensor(y))
+        third = {"GaussianNLLLoss": y + 0.1, "TripletMarginLoss": y[::-1].copy(), "MarginRankingLoss": signs}
+        third["CosineEmbeddingLoss"] = signs[:, 0].copy()
+        out = loss(a, lib.tensor(y), *([lib.tensor(third[name])] if name in third else []))
         out.sum().backward()
         results.append((out.detach().numpy(), a.grad.numpy(), repr(loss), list(loss.state_dict())))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-9)

@@ -219,3 +219,20 @@ def test_kinks_beside_pytorch(torch):
         z.sum().backward()
         np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), rtol=1e-12)
         np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), rtol=1e-12, err_msg=ours.__name__)
+
+
+def test_cosine_of_dtypes_and_of_nothing():
+    a, b = tl.tensor([[3, 4]]), tl.tensor([[4.0, 3.0]], dtype=tl.float64)
+    assert tl.cosine_similarity(a, b).dtype is tl.float64
+    np.testing.assert_allclose(tl.cosine_similarity(a, b).numpy(), 24 / 25)
+    zero = tl.zeros(1, 2, requires_grad=True)
+    tl.cosine_similarity(zero, tl.ones(1, 2)).sum().backward()
+    assert np.isfinite(zero.grad.numpy()).all()
+
+
+def test_variance_below_eps_keeps_its_gradient():
+    var = tl.tensor([1e-9], requires_grad=True)
+    loss = tl.nn.functional.gaussian_nll_loss(tl.ones(1), tl.ones(1), var, eps=0.25)
+    assert abs(loss.item() - np.log(0.25) / 2) < 1e-6
+    loss.backward()
+    assert var.grad.item() == 2.0
