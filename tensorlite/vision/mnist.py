@@ -68,12 +68,14 @@ def load(
 
 def find(data: str | os.PathLike | None = None) -> list[Path] | None:
     """The four files, from ``data`` if given, else from ``$TENSORLITE_DATA`` or the cache; None if not there."""
-    wanted = []
-    for name in SHA256:
-        plain = name.removesuffix(".gz")
-        dotted = plain.replace("-idx", ".idx")  # the name that some archives give it
-        wanted.append((plain, name, dotted, dotted + ".gz"))
-    return find_files(wanted, data_dirs() if data is None else [Path(data).expanduser()], SUBFOLDERS)
+    return find_files(names(), data_dirs() if data is None else [Path(data).expanduser()], SUBFOLDERS)
+
+
+def names() -> list[tuple[str, ...]]:
+    """The names that each of the four files may have."""
+    plain = [name.removesuffix(".gz") for name in SHA256]
+    dotted = [name.replace("-idx", ".idx") for name in plain]  # the names that some archives give them
+    return [(p, p + ".gz", d, d + ".gz") for p, d in zip(plain, dotted)]
 
 
 def download(
@@ -93,22 +95,27 @@ def download(
 
 def read(paths: Sequence[Path]) -> Digits:
     """The digits in four files: training images and labels, test images and labels."""
-    train_images, train_labels, test_images, test_labels = (read_idx(path) for path in paths)
-    for images, labels, at in ((train_images, train_labels, 0), (test_images, test_labels, 2)):
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) < 2:
-            raise DataError(
-                f"{paths[at]}: offset 4: {images.dtype} values of shape {images.shape}; wanted uint8 of "
-                "shape (N, 28, 28), N 2 or more"
-            )
-        if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"{paths[at + 1]}: offset 4: {labels.dtype} values of shape {labels.shape}; wanted uint8 of "
-                f"shape ({len(images)},), as many as there are images"
-            )
-        if labels.max() > 9:
-            k = int(np.argmax(labels > 9))
-            raise DataError(f"{paths[at + 1]}: offset {8 + k}: label {labels[k]}; wanted 0 to 9")
+    (train_images, train_labels), (test_images, test_labels) = read_pair(*paths[:2]), read_pair(*paths[2:])
     return Digits(train_images, train_labels, test_images, test_labels, str(Path(paths[0]).parent))
+
+
+def read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The images (N, 28, 28) and labels (N,) of one half: training or test."""
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or len(images) < 2:
+        raise DataError(
+            f"{images_path}: offset 4: {images.dtype} values of shape {images.shape}; wanted uint8 of "
+            "shape (N, 28, 28), N 2 or more"
+        )
+    if labels.dtype != np.uint8 or labels.shape != images.shape[:1]:
+        raise DataError(
+            f"{labels_path}: offset 4: {labels.dtype} values of shape {labels.shape}; wanted uint8 of "
+            f"shape ({len(images)},), as many as there are images"
+        )
+    if labels.max() > 9:
+        k = int(np.argmax(labels > 9))
+        raise DataError(f"{labels_path}: offset {8 + k}: label {labels[k]}; wanted 0 to 9")
+    return images, labels
 
 
 def from_sklearn(reason: Exception | None = None) -> Digits:

@@ -60,7 +60,8 @@ def fetch(
     broke off never looks like data.
 
     Args:
-        files: name to sha256 in hexadecimal; the name is appended to a mirror's address and to ``folder``.
+        files: name to sha256 in hexadecimal, or to "md5:" and the md5 where nothing better was published; the name is
+            appended to a mirror's address and to ``folder``.
         mirrors: addresses that end with a slash, tried in order; one that failed goes to the end.
         patience: seconds without a byte (connecting included) after which a mirror is given up for a file.
         deadline: seconds for everything.
@@ -71,7 +72,9 @@ def fetch(
         DataError: no mirror had a file, or it could not be stored; the message names each mirror with its reason.
     """
     order, end = list(mirrors), time.monotonic() + deadline
-    for name, sha256 in files.items():
+    for name, published in files.items():
+        kind, _, wanted = published.rpartition(":")
+        kind = kind or "sha256"
         if os.path.isfile(folder / name):
             continue
         reasons: dict[str, list[str]] = {}
@@ -79,9 +82,11 @@ def fetch(
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with atomic(folder / name) as file:
-                    found = _receive(mirror + name, file, patience, end, slowest, progress and partial(progress, name))
-                    if found != sha256:
-                        raise _Unavailable(f"its sha256 {found[:12]}... is not the published {sha256[:12]}...")
+                    digest = hashlib.new(kind, usedforsecurity=kind != "md5")
+                    told = progress and partial(progress, name)
+                    found = _receive(mirror + name, file, digest, patience, end, slowest, told)
+                    if found != wanted:
+                        raise _Unavailable(f"its {kind} {found[:12]}... is not the published {wanted[:12]}...")
                 break
             except _Unavailable as error:
                 reasons.setdefault(str(error), []).append(urlsplit(mirror).netloc)
@@ -98,8 +103,10 @@ class _Unavailable(Exception):
     """A mirror that did not deliver."""
 
 
-def _receive(url: str, file: BinaryIO, patience: float, end: float, slowest: float, progress: Callable | None) -> str:
-    """Write the body of ``url`` to ``file`` and return its sha256.
+def _receive(
+    url: str, file: BinaryIO, digest: Any, patience: float, end: float, slowest: float, progress: Callable | None
+) -> str:
+    """Write the body of ``url`` to ``file`` and return its hash by ``digest``.
 
     A thread does the waiting: name look-up and TLS know no time limit of their own, and neither does a server that
     sends a byte now and then. It is left behind (as a daemon) when it does not answer.
@@ -134,7 +141,7 @@ def _receive(url: str, file: BinaryIO, patience: float, end: float, slowest: flo
             put(error)
 
     threading.Thread(target=work, name=f"fetch {url}", daemon=True).start()
-    digest, size, count, start = hashlib.sha256(), None, 0, time.monotonic()
+    size, count, start = None, 0, time.monotonic()
     item: Any = None
     try:
         while item != b"":

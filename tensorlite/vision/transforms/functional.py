@@ -1,0 +1,61 @@
+"""Transforms as functions, under torchvision's names. Floor 5."""
+
+from tensorlite.vision.transforms.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    rgb_to_grayscale,
+    to_grayscale,
+)
+from tensorlite.vision.transforms.geometry import (
+    InterpolationMode,
+    affine,
+    center_crop,
+    crop,
+    erase,
+    hflip,
+    pad,
+    resize,
+    resized_crop,
+    rotate,
+    vflip,
+)
+from tensorlite.vision.transforms.images import (
+    convert_image_dtype,
+    get_dimensions,
+    get_image_num_channels,
+    get_image_size,
+    normalize,
+    pil_to_tensor,
+    to_pil_image,
+    to_tensor,
+)
+
+__all__ = [
+    "InterpolationMode",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "affine",
+    "center_crop",
+    "convert_image_dtype",
+    "crop",
+    "erase",
+    "get_dimensions",
+    "get_image_num_channels",
+    "get_image_size",
+    "hflip",
+    "normalize",
+    "pad",
+    "pil_to_tensor",
+    "resize",
+    "resized_crop",
+    "rgb_to_grayscale",
+    "rotate",
+    "to_grayscale",
+    "to_pil_image",
+    "to_tensor",
+    "vflip",
+]
