@@ -83,7 +83,7 @@ def pad(img: Any, padding: Any, fill: Any = 0, padding_mode: str = "constant") -
     """
     if isinstance(padding, (int, np.integer)):
         padding = (padding,)
-    if not isinstance(padding, Sequence):
+    if not isinstance(padding, Sequence) or isinstance(padding, str):
         raise TypeError(
             f"pad: padding {padding!r}; wanted a number or 1, 2 or 4 of them (Got inappropriate padding arg)"
         )
@@ -100,13 +100,19 @@ def pad(img: Any, padding: Any, fill: Any = 0, padding_mode: str = "constant") -
         )
     array, back = planes(img, "pad")
     if padding_mode != "constant":
-        rest = [(0, 0)] * (array.ndim - 2)
-        return back(np.pad(array, [*rest, (top, bottom), (left, right)], mode=padding_mode))  # type: ignore[call-overload]
+        h, w = array.shape[-2:]
+        return back(array[..., _places(h, top, bottom, padding_mode)[:, None], _places(w, left, right, padding_mode)])
     h, w = array.shape[-2:]
     out = np.empty((*array.shape[:-2], h + top + bottom, w + left + right), array.dtype)
     out[...] = _fill(fill, array, "pad")
     out[..., top : top + h, left : left + w] = array
     return back(out)
+
+
+@lru_cache(maxsize=64)
+def _places(n: int, before: int, after: int, mode: Any) -> np.ndarray:
+    """Which of n pixels stands at each place of a padded side."""
+    return np.pad(np.arange(n), (before, after), mode=mode)
 
 
 def _fill(fill: Any, array: np.ndarray, op: str) -> Any:
@@ -333,8 +339,9 @@ def _turned_size(matrix: tuple[float, ...], h: int, w: int) -> tuple[int, int]:
     sizes = []
     for values, half in (([d * x + e * y + f for x, y in corners], h), ([a * x + b * y + c for x, y in corners], w)):
         low, high = min(values) + half / 2, max(values) + half / 2
-        # a ten-thousandth of a pixel is noise of the sines
-        sizes.append(math.ceil(int(high * 1e4) * 1e-4) - math.floor(int(low * 1e4) * 1e-4))
+        # what is less than a ten-thousandth of a pixel does not count; nor does the noise of the sines
+        low, high = (int(round(v, 9) * 1e4) / 1e4 for v in (low, high))
+        sizes.append(math.ceil(high) - math.floor(low))
     return sizes[0], sizes[1]
 
 

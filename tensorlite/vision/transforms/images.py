@@ -109,7 +109,8 @@ def get_image_num_channels(img: Any) -> int:
 def to_tensor(pic: Any) -> Tensor:
     """An array (H, W[, C]) or an image of Pillow as a tensor (C, H, W).
 
-    uint8 values, 0 to 255, become floats from 0 to 1 (of the default dtype); other types keep their values.
+    uint8 values, 0 to 255, become floats from 0 to 1 (of the default dtype); other types keep their values, those
+    of uint16 (mode I;16) as int32.
 
     >>> import numpy as np
     >>> to_tensor(np.array([[0, 51], [102, 255]], np.uint8))
@@ -143,6 +144,8 @@ def _chw(pic: Any, op: str) -> np.ndarray:
     if isinstance(pic, np.ndarray) and pic.ndim not in (2, 3):
         raise ValueError(f"{op}: pic should be 2/3 dimensional. Got {pic.ndim} dimensions.")
     array = planes(pic, op)[0]
+    if array.dtype == np.uint16:  # tensors have no such type; mode I;16 is of it
+        array = array.astype(np.int32)
     return array[None] if array.ndim == 2 else array
 
 
