@@ -61,7 +61,6 @@ STEPS = [
     T.RandomRotation((10, 90), "bilinear", expand=True, fill=3),
     T.RandomAffine(20, (0.2, 0.1), (0.8, 1.2), 10, fill=5),
     T.RandomErasing(1.0, value=6),
-    T.RandomErasing(0.5, value="random"),
     T.ColorJitter(0.4, 0.4, 0.4, 0.2),
     T.RandomGrayscale(0.0),
     T.RandomApply([T.Pad(1), T.RandomVerticalFlip(0.5)], 0.5),
@@ -120,10 +119,11 @@ def test_what_is_no_image():
         with pytest.raises(TypeError, match="hflip: "):
             F.hflip(wrong)
     grad = tl.zeros(3, 4, 4, requires_grad=True)
-    with pytest.raises(GradError, match=r"hflip: .*wanted image.detach\(\)"):
-        F.hflip(grad)
+    with pytest.raises(GradError, match=r"pad: .*wanted image.detach\(\)"):
+        F.pad(grad, 1)
     with tl.no_grad():
-        assert F.hflip(grad).shape == (3, 4, 4)
+        assert F.pad(grad, 1).shape == (3, 6, 6)
+    assert F.hflip(grad).requires_grad  # a flip is an op
     image = pytest.importorskip("PIL.Image")
     with pytest.raises(TypeError, match="an image of mode P"):
         F.hflip(image.fromarray(GREY).convert("P"))
@@ -293,6 +293,32 @@ def test_erase():
     assert y[:, 1:4, 2:4].sum() == 0 and tl.equal(x, tl.tensor(chw(RGB)))
     assert F.erase(x, 0, 0, 1, 1, np.array([1, 2, 3])[:, None, None], inplace=True) is x
     assert x[:, 0, 0].tolist() == [1, 2, 3]
+    array = RGB.copy()
+    assert F.erase(array, 0, 0, 2, 2, 9, inplace=True) is array and (array[:2, :2] == 9).all()
+
+
+def test_whose_memory_it_is():
+    """A cut of a tensor is a view that autograd knows; a flip is new; an erasure in place counts as a write."""
+    x = tl.zeros(3, 4, 4)
+    F.crop(x, 1, 1, 2, 2).add_(1)
+    assert x.sum() == 12
+    F.hflip(x).add_(1), F.vflip(x).add_(1), F.pad(x, 0).add_(1), F.erase(x, 0, 0, 1, 1, 5)
+    assert x.sum() == 12
+    version = x._version
+    F.erase(x, 0, 0, 1, 1, 5, inplace=True)
+    assert x._version > version and x.sum() == 27
+
+
+@pytest.mark.parametrize("value", [0.5, 256, -1, (1, 2, 300)])
+def test_values_that_an_image_cannot_hold(value):
+    for act in (
+        lambda: F.pad(RGB, 1, value),
+        lambda: F.rotate(RGB, 9, fill=value),
+        lambda: T.RandomErasing(1.0, value=value)(RGB),
+    ):
+        with pytest.raises(ValueError, match="in an image of uint8; wanted what that can hold"):
+            act()
+    assert F.pad(FLOAT, 1, 0.5)[0, 0].tolist() == [0.5] * 3
 
 
 # ---- resize
@@ -556,6 +582,9 @@ def test_random_erasing():
         assert len(rows) == h * w and 30 <= h * w <= 90 and 0.4 < h / w < 2.5
         assert y.sum((1, 2)).tolist() == [400 + h * w * k for k in (1, 2, 3)]
     assert T.RandomErasing(0.0)(x) is x and float(x.sum()) == 1200
+    for img in kinds(RGB):
+        with pytest.raises(TypeError, match="wanted floats: ToTensor first"):
+            T.RandomErasing(1.0, value="random")(img)
     noise = T.RandomErasing(1.0, value="random")(x)
     assert len(np.unique(noise.numpy())) > 20
     assert T.RandomErasing(1.0, inplace=True)(x) is x and float(x.sum()) < 1200

@@ -43,32 +43,34 @@ def make_grid(
     >>> make_grid(tl.ones(6, 1, 4, 5), nrow=3).shape
     tensorlite.Size([3, 14, 23])
     """
-    if not isinstance(tensor, Tensor):
+    if isinstance(tensor, Tensor):
+        images = tensor
+    else:
         tensors = list(tensor) if isinstance(tensor, Sequence) else [None]
         if not tensors or not all(isinstance(t, Tensor) for t in tensors):
             raise TypeError(f"make_grid: tensor or list of tensors expected, got {type(tensor)}")
-        tensor = stack(tensors)
-    if tensor.ndim == 2:
-        tensor = tensor.unsqueeze(0)
-    if tensor.ndim == 3:
-        tensor = tensor.unsqueeze(0)
-    if tensor.ndim != 4 or not tensor.numel():
-        raise ValueError(f"make_grid: a tensor of shape {tuple(tensor.shape)}; wanted images (N, C, H, W)")
-    if tensor.size(1) == 1:
-        tensor = tensor.expand(-1, 3, -1, -1)
+        images = stack(tensors)
+    if images.ndim == 2:
+        images = images.unsqueeze(0)
+    if images.ndim == 3:
+        images = images.unsqueeze(0)
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"make_grid: a tensor of shape {tuple(images.shape)}; wanted images (N, C, H, W)")
+    if images.size(1) == 1:
+        images = images.expand(-1, 3, -1, -1)
     if normalize:
         if value_range is not None and not isinstance(value_range, tuple):
             raise TypeError("make_grid: value_range has to be a tuple (min, max) if specified. min and max are numbers")
-        tensor = stack([_scaled(t, value_range) for t in tensor]) if scale_each else _scaled(tensor, value_range)
-    if tensor.size(0) == 1:
-        return tensor.squeeze(0)
-    count, channels, h, w = tensor.shape
+        images = stack([_scaled(t, value_range) for t in images]) if scale_each else _scaled(images, value_range)
+    if images.size(0) == 1:
+        return images.squeeze(0)
+    count, channels, h, w = images.shape
     across = min(nrow, count)
     h, w = h + padding, w + padding
-    grid = tensor.new_full((channels, h * math.ceil(count / across) + padding, w * across + padding), pad_value)
+    grid = images.new_full((channels, h * math.ceil(count / across) + padding, w * across + padding), pad_value)
     for k in range(count):
         top, left = k // across * h + padding, k % across * w + padding
-        grid[:, top : top + h - padding, left : left + w - padding] = tensor[k]
+        grid[:, top : top + h - padding, left : left + w - padding] = images[k]
     return grid
 
 

@@ -57,13 +57,12 @@ class VisionDataset(Dataset):
         """A sample as it is handed out."""
         return (image, target) if self.transforms is None else self.transforms(image, target)
 
-    def not_found(self, files: Iterable[str], folders: Iterable[str], download: bool) -> NoDataError:
+    def not_found(self, files: Iterable[str], folders: Iterable[str]) -> NoDataError:
         """The error that names the folder, the files wanted and what to do."""
         name = type(self).__name__
-        todo = "download=True fetches them, or put them there" if download else "put them there"
         return NoDataError(
             f"{name}: Dataset not found in {' or '.join(map(str, self.roots()))}; wanted {', '.join(files)} in "
-            f"{' or '.join(folders)}: {todo}"
+            f"{' or '.join(folders)}: download=True fetches them, or put them there"
         )
 
     def extra_repr(self) -> str:

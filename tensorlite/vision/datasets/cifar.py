@@ -66,7 +66,7 @@ class CIFAR10(VisionDataset):
             self._download(wanted)
             paths = self._find(wanted)
         if paths is None:
-            raise self.not_found(wanted, [self.base_folder, "the folder itself"], True)
+            raise self.not_found(wanted, [self.base_folder, "the folder itself"])
         n = len(self.train_list)
         parts = [self._batch(path) for path in (paths[:n] if train else paths[n:-1])]
         self.data: np.ndarray = np.concatenate([images for images, _ in parts])
@@ -147,7 +147,7 @@ class CIFAR100(CIFAR10):
 class _Reader(pickle.Unpickler):
     """Makes arrays and plain values, and refuses to look up anything else: a pickle can name any function to run."""
 
-    known = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+    known: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
     for core in ("numpy.core", "numpy._core"):  # of NumPy before 2 and since
         known[core + ".multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
         known[core + ".numeric", "_frombuffer"] = np.empty(1).__reduce_ex__(5)[0]

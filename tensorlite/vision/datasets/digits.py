@@ -57,7 +57,7 @@ class MNIST(VisionDataset):
             paths = self._find()
         if paths is None:
             wanted = [f"{name.removesuffix('.gz')}[.gz]" for name in self.files]
-            raise self.not_found(wanted, [f or "the folder itself" for f in self.folders], True)
+            raise self.not_found(wanted, [f or "the folder itself" for f in self.folders])
         images, labels = mnist.read_pair(*(paths[:2] if train else paths[2:]))
         self.data: Tensor = from_array(images)
         self.targets: Tensor = from_array(labels.astype(np.int64))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def default_loader(path: str | os.PathLike) -> np.ndarray:
 def find_classes(directory: str | os.PathLike) -> tuple[list[str], dict[str, int]]:
     """The names of the folders in ``directory``, sorted, and their numbers."""
     try:
-        classes = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+        classes = sorted(entry.name for entry in os.scandir(os.fspath(directory)) if entry.is_dir())
     except OSError as error:
         raise NoDataError(f"{directory}: {error.strerror}; wanted a folder with a folder for each class") from error
     if not classes:
@@ -66,7 +65,8 @@ def make_dataset(
 
     assert is_valid_file is not None
     classes = find_classes(directory)[1] if class_to_idx is None else class_to_idx
-    samples, empty = [], []
+    samples: list[tuple[str, int]] = []
+    empty = []
     for name in sorted(classes):
         before = len(samples)
         for folder, folders, files in os.walk(os.path.join(os.fspath(directory), name), followlinks=True):
@@ -84,7 +84,7 @@ def make_dataset(
                 else "files that is_valid_file takes"
             )
         )
-    return sorted(samples, key=lambda sample: sample[1])
+    return samples
 
 
 class DatasetFolder(VisionDataset):
@@ -113,12 +113,11 @@ class DatasetFolder(VisionDataset):
         is_valid_file: Callable[[str], bool] | None = None,
         allow_empty: bool = False,
     ) -> None:
-        super().__init__(root, transform=transform, target_transform=target_transform)
-        self.classes, self.class_to_idx = self.find_classes(Path(root).expanduser())
+        folder = os.path.expanduser(os.fspath(root))
+        super().__init__(folder, transform=transform, target_transform=target_transform)
+        self.classes, self.class_to_idx = self.find_classes(folder)
         self.loader, self.extensions = loader, extensions
-        self.samples = make_dataset(
-            Path(root).expanduser(), self.class_to_idx, extensions, is_valid_file, allow_empty
-        )  # fmt: skip
+        self.samples = make_dataset(folder, self.class_to_idx, extensions, is_valid_file, allow_empty)
         self.targets = [target for _, target in self.samples]
 
     def find_classes(self, directory: str | os.PathLike) -> tuple[list[str], dict[str, int]]:

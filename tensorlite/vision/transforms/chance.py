@@ -19,6 +19,7 @@ from tensorlite.ops import philox
 from tensorlite.ops.random import randn, take
 from tensorlite.vision.transforms import functional as F
 from tensorlite.vision.transforms.geometry import InterpolationMode, as_size
+from tensorlite.vision.transforms.images import planes
 from tensorlite.vision.transforms.steps import Compose, Transform
 
 _MANY = 256  # calls of the generator whose numbers are made at once
@@ -31,7 +32,8 @@ def _rows(seed: int, block: int) -> list[list[float]]:
     calls = np.uint64(block * _MANY) + np.arange(_MANY, dtype=np.uint64)
     zero, low = np.zeros(_MANY, np.uint64), np.uint64(0xFFFFFFFF)
     words = philox.rounds(zero, zero, calls & low, calls >> np.uint64(32), seed & 0xFFFFFFFF, seed >> 32)
-    return (np.stack(words, axis=1) * 2.0**-32).tolist()
+    rows: list[list[float]] = (np.stack(words, axis=1) * 2.0**-32).tolist()
+    return rows
 
 
 def draw() -> list[float]:
@@ -54,10 +56,9 @@ def _range(value: Any, name: str, low: float | None = None) -> tuple[float, floa
         if value < 0:
             raise ValueError(f"{name}: {value}; if it is a single number, it must be positive")
         value = (-value, value)
-    value = tuple(map(float, value))
     if len(value) != 2 or value[0] > value[1] or (low is not None and value[0] < low):
         raise ValueError(f"{name}: {value}; wanted (least, most)" + (f" from {low} on" if low is not None else ""))
-    return value
+    return float(value[0]), float(value[1])
 
 
 # ---- choices
@@ -298,6 +299,8 @@ class RandomErasing(Transform):
         else:
             return img
         if self.value == "random":
+            if planes(img, "RandomErasing")[0].dtype.kind in "iub":
+                raise TypeError("RandomErasing: value 'random' in an image of integers; wanted floats: ToTensor first")
             value: Any = randn(channels, height, width)._arr
             value = value[0] if getattr(img, "ndim", 3) == 2 else value
         elif isinstance(self.value, (int, float)):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.vision.transforms.images import is_pillow, pillow, planes, store, work_dtype
 
 
@@ -51,7 +52,8 @@ def crop(img: Any, top: int, left: int, height: int, width: int) -> Any:
     array, back = planes(img, "crop")
     h, w = array.shape[-2:]
     if top >= 0 and left >= 0 and top + height <= h and left + width <= w:
-        return back(array[..., top : top + height, left : left + width])
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return img[..., rows, columns] if isinstance(img, Tensor) else back(array[..., rows, columns])
     out = np.zeros((*array.shape[:-2], height, width), array.dtype)
     y0, y1, x0, x1 = max(top, 0), min(top + height, h), max(left, 0), min(left + width, w)
     if y1 > y0 and x1 > x0:
@@ -99,10 +101,9 @@ def pad(img: Any, padding: Any, fill: Any = 0, padding_mode: str = "constant") -
             f"pad: padding_mode {padding_mode!r}; Padding mode should be either constant, edge, reflect or symmetric"
         )
     array, back = planes(img, "pad")
-    if padding_mode != "constant":
-        h, w = array.shape[-2:]
-        return back(array[..., _places(h, top, bottom, padding_mode)[:, None], _places(w, left, right, padding_mode)])
     h, w = array.shape[-2:]
+    if padding_mode != "constant":
+        return back(array[..., _places(h, top, bottom, padding_mode)[:, None], _places(w, left, right, padding_mode)])
     out = np.empty((*array.shape[:-2], h + top + bottom, w + left + right), array.dtype)
     out[...] = _fill(fill, array, "pad")
     out[..., top : top + h, left : left + w] = array
@@ -116,26 +117,42 @@ def _places(n: int, before: int, after: int, mode: Any) -> np.ndarray:
 
 
 def _fill(fill: Any, array: np.ndarray, op: str) -> Any:
-    """``fill`` as a number, or as a column of one number for each channel."""
+    """``fill`` as a number, or as a column of one number for each channel, in the image's element type."""
     if fill is None:
-        return 0
+        fill = 0
     if isinstance(fill, (int, float, np.number)):
-        return fill
+        return _fitting(np.asarray(fill), array, op)
     channels = 1 if array.ndim == 2 else array.shape[-3]
     if not isinstance(fill, Sequence) or isinstance(fill, str) or len(fill) not in (1, channels):
         raise TypeError(f"{op}: fill {fill!r} for {channels} channels; wanted a number or one for each channel")
-    return fill[0] if len(fill) == 1 else np.array(fill)[:, None, None]
+    return _fitting(np.array(fill)[:, None, None] if len(fill) > 1 else np.array(fill[0]), array, op)
+
+
+def _fitting(value: np.ndarray, array: np.ndarray, op: str) -> np.ndarray:
+    """``value`` in the element type of an image, which must hold it if it is one of integers."""
+    if array.dtype.kind in "iub":
+        info = np.iinfo(np.uint8 if array.dtype == np.bool_ else array.dtype)
+        if (value.dtype.kind == "f" and (value != np.floor(value)).any()) or (
+            (value < info.min) | (value > info.max)
+        ).any():
+            raise ValueError(f"{op}: value {value.tolist()} in an image of {array.dtype}; wanted what that can hold")
+    result: np.ndarray = value.astype(array.dtype)
+    return result
 
 
 # ---- flip
 def hflip(img: Any) -> Any:
     """Left becomes right."""
+    if isinstance(img, Tensor) and img.ndim > 1:
+        return img.flip(-1)
     array, back = planes(img, "hflip")
     return back(array[..., ::-1])
 
 
 def vflip(img: Any) -> Any:
     """Top becomes bottom."""
+    if isinstance(img, Tensor) and img.ndim > 1:
+        return img.flip(-2)
     array, back = planes(img, "vflip")
     return back(array[..., ::-1, :])
 
@@ -143,12 +160,13 @@ def vflip(img: Any) -> Any:
 def erase(img: Any, i: int, j: int, h: int, w: int, v: Any, inplace: bool = False) -> Any:
     """The image with ``v`` in place of the ``h`` x ``w`` pixels from row ``i``, column ``j`` on."""
     array, back = planes(img, "erase")
-    if inplace and not is_pillow(img):
-        array[..., i : i + h, j : j + w] = np.asarray(v)
+    value = _fitting(np.asarray(v), array, "erase")
+    if inplace and isinstance(img, Tensor):
+        img[..., i : i + h, j : j + w] = from_array(value)
         return img
-    array = array.copy()
-    array[..., i : i + h, j : j + w] = np.asarray(v)
-    return back(array)
+    out = array if inplace and isinstance(img, np.ndarray) else array.copy()
+    out[..., i : i + h, j : j + w] = value
+    return img if out is array else back(out)
 
 
 # ---- resize
@@ -278,7 +296,7 @@ def rotate(
     middle = _from_middle(center, h, w)
     matrix = inverse_matrix(middle, -angle, (0.0, 0.0), 1.0, (0.0, 0.0))
     size = _turned_size(matrix, h, w) if expand else (h, w)
-    return back(_sample(array, matrix, size, as_mode(interpolation, "rotate", ("nearest", "bilinear")), fill))
+    return back(_sample(array, matrix, size, interpolation, fill, "rotate"))
 
 
 def affine(
@@ -309,7 +327,7 @@ def affine(
     h, w = array.shape[-2:]
     shears = (float(shear), 0.0) if isinstance(shear, (int, float)) else (*map(float, shear), 0.0)[:2]
     matrix = inverse_matrix(_from_middle(center, h, w), angle, translate, scale, shears)
-    return back(_sample(array, matrix, (h, w), as_mode(interpolation, "affine", ("nearest", "bilinear")), fill))
+    return back(_sample(array, matrix, (h, w), interpolation, fill, "affine"))
 
 
 def _from_middle(center: Sequence[float] | None, h: int, w: int) -> tuple[float, float]:
@@ -345,15 +363,18 @@ def _turned_size(matrix: tuple[float, ...], h: int, w: int) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def _sample(array: np.ndarray, matrix: tuple[float, ...], size: tuple[int, int], mode: str, fill: Any) -> np.ndarray:
+def _sample(
+    array: np.ndarray, matrix: tuple[float, ...], size: tuple[int, int], interpolation: Any, fill: Any, op: str
+) -> np.ndarray:
     """The values at the places that ``matrix`` names, ``fill`` outside."""
+    mode = as_mode(interpolation, op, ("nearest", "bilinear"))
     h, w = array.shape[-2:]
     x, y = np.arange(size[1]) + 0.5 - size[1] * 0.5, (np.arange(size[0]) + 0.5 - size[0] * 0.5)[:, None]
     a, b, c, d, e, f = matrix
     xs, ys = a * x + b * y + (c + w * 0.5 - 0.5), d * x + e * y + (f + h * 0.5 - 0.5)
-    colour = _fill(fill, array, "rotate")
+    colour = _fill(fill, array, op)
     if not array.size:
-        return np.zeros((*array.shape[:-2], *size), array.dtype) + np.asarray(colour, array.dtype)
+        return np.broadcast_to(colour, (*array.shape[:-2], *size)).copy()
 
     def taps(xi: np.ndarray, yi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         inside = (xi >= 0) & (xi < w) & (yi >= 0) & (yi < h)
@@ -361,7 +382,7 @@ def _sample(array: np.ndarray, matrix: tuple[float, ...], size: tuple[int, int],
 
     if mode == "nearest":
         values, inside = taps(np.rint(xs).astype(np.int64), np.rint(ys).astype(np.int64))
-        return np.where(inside, values, np.asarray(colour).astype(array.dtype))
+        return np.where(inside, values, colour)
     to = work_dtype(array)
     x0, y0 = np.floor(xs).astype(np.int64), np.floor(ys).astype(np.int64)
     total, mask = np.zeros((*array.shape[:-2], *size), to), np.zeros(size, to)
@@ -372,5 +393,5 @@ def _sample(array: np.ndarray, matrix: tuple[float, ...], size: tuple[int, int],
             total += values * share
             mask += share
     if fill is not None:  # torchvision's blend, which darkens a border pixel by the mask once more
-        total = total * mask + (1 - mask) * np.asarray(colour, to)
+        total = total * mask + (1 - mask) * colour.astype(to)
     return store(total, array.dtype)

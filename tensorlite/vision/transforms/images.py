@@ -5,6 +5,8 @@ Every transform takes three kinds of images and gives back the kind that it got:
 - a NumPy array (H, W) or (H, W, C), which is what tensorlite's data sets hold,
 - a Tensor (..., C, H, W) or (H, W),
 - an image of Pillow (modes 1, L, LA, RGB, RGBA, I, I;16 and F).
+
+A cut of an array or a tensor, and a flip of an array, is a view, as NumPy's and PyTorch's own are; all else is new.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def planes(img: Any, op: str) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
         TypeError: something that is no image.
         GradError: a tensor that wants a gradient, which would be lost.
     """
-    if type(img) is np.ndarray:
+    if isinstance(img, np.ndarray):
         if img.ndim == 2:
             return img, _same
         if img.ndim == 3:
@@ -178,7 +180,7 @@ def to_pil_image(pic: Any, mode: str | None = None) -> Any:
     if channels == 1:
         array = array.reshape(array.shape[:2])
         fits = {"uint8": "L", "int16": "I;16", "int32": "I", "float32": "F", "bool": "1"}.get(array.dtype.name)
-        allowed = (fits,)
+        allowed: tuple = (fits,)
     else:
         allowed = {2: ("LA",), 3: ("RGB", "YCbCr", "HSV"), 4: ("RGBA", "CMYK", "RGBX")}[channels]
         fits = allowed[0] if array.dtype == np.uint8 else None
