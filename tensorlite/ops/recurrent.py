@@ -52,6 +52,19 @@ def earlier(xp: Any, states: Any, first: Any, walk: Walk) -> Any:
     return out
 
 
+def blocks(walk: Walk, width: int) -> Iterator[tuple[slice, Walk]]:
+    """Runs of steps with all their rows, few enough that rows ``width`` wide stay in a cache while worked on."""
+    run: Walk = []
+    rows = 0
+    for step in walk:
+        if run and (rows + step[1]) * width > 1 << 16:
+            yield slice(min(run)[0], min(run)[0] + rows), run
+            run, rows = [], 0
+        run.append(step)
+        rows += step[1]
+    yield slice(min(run)[0], min(run)[0] + rows), run
+
+
 def start_at(state: Any, g: Any) -> None:
     """Make a buffer of gradients begin with ``g``, or with zeros where nothing came in."""
     state[...] = 0 if g is None else g

@@ -19,6 +19,7 @@ from tensorlite.ops.join import chunk
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
     below,
+    blocks,
     check_layer,
     complex_gradients,
     compose,
@@ -53,30 +54,29 @@ def gru_layer_dx_p(
     """
     rows, size = gates.shape[0], h0.shape[1]
     walk = walk_of("gru_layer", x, h0.shape[0], sizes, reverse)
-    q, r, z, n = (gates[:, k * size : (k + 1) * size] for k in range(4))
-    before = earlier(xp, y.reshape(rows, size), h0, walk)
-    # what the gradient of the new state is multiplied with, for (q, reset, update, new); then the products
-    d = xp.empty_like(gates)
-    xp.multiply(1 - z, 1 - n * n, out=d[:, 3 * size :])
-    xp.multiply(d[:, 3 * size :], r, out=d[:, :size])
-    xp.multiply(d[:, :size], q * (1 - r), out=d[:, size : 2 * size])
-    xp.multiply(before - n, z * (1 - z), out=d[:, 2 * size : 3 * size])
-    blocks = d.reshape(rows, 4, size)
+    d, before = xp.empty_like(gates), earlier(xp, y.reshape(rows, size), h0, walk)
     state = out_h0 if want[1] else xp.empty_like(h0)
     start_at(state, dh)
-    part, through = xp.empty_like(state), xp.empty_like(state)
+    through = xp.empty_like(state)
     dy = None if dy is None else dy.reshape(rows, size)
     w = _turned(xp, w_hh, size)
-    for start, count in reversed(walk):
-        here = slice(start, start + count)
-        g = state[:count]
-        if dy is not None:
-            xp.add(g, dy[here], out=g)
-        now = blocks[here]
-        xp.multiply(now, g[:, None], out=now)
-        xp.multiply(g, z[here], out=through[:count])
-        xp.matmul(d[here, : 3 * size], w, out=part[:count])
-        xp.add(part[:count], through[:count], out=g)
+    for here, steps in blocks(walk[::-1], 4 * size):
+        # what the gradient of the new state is multiplied with
+        q, r, z, n = (gates[here, k * size : (k + 1) * size] for k in range(4))
+        to = [d[here, k * size : (k + 1) * size] for k in range(4)]
+        xp.multiply(1 - z, 1 - n * n, out=to[3])
+        xp.multiply(to[3], r, out=to[0])
+        xp.multiply(to[0], q * (1 - r), out=to[1])
+        xp.multiply(before[here] - n, z * (1 - z), out=to[2])
+        for start, count in steps:
+            g, at = state[:count], slice(start - here.start, start - here.start + count)
+            if dy is not None:
+                xp.add(g, dy[start : start + count], out=g)
+            for part in to:
+                xp.multiply(part[at], g, out=part[at])
+            xp.multiply(g, z[at], out=through[:count])
+            xp.matmul(d[start : start + count, : 3 * size], w, out=g)
+            xp.add(g, through[:count], out=g)
     to_x, to_h = d[:, size:], d[:, : 3 * size]
     if want[0]:
         xp.matmul(to_x, w_ih, out=out.reshape(rows, x.shape[-1]))

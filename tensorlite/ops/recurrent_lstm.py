@@ -16,6 +16,7 @@ from tensorlite.ops.join import chunk
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
     below,
+    blocks,
     check_layer,
     complex_gradients,
     compose,
@@ -47,53 +48,53 @@ def lstm_layer_dx_p(
     rows, n4 = gates.shape
     size = n4 // 4
     walk = walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)
-    i, f, c, o = (gates[:, k * size : (k + 1) * size] for k in range(4))
-    squashed = xp.tanh(cells)
-    # what the gradients of the cell (for i, f, c) and of the output (for o) are multiplied with, then the products
-    d = gates * (1 - gates)
-    d[:, :size] *= c
-    d[:, size : 2 * size] *= earlier(xp, cells, c0, walk)
-    xp.multiply(i, 1 - c * c, out=d[:, 2 * size : 3 * size])
-    d[:, 3 * size :] *= squashed
-    to_cell = o * (1 - squashed * squashed)
-    blocks = d.reshape(rows, 4, size)
+    d, raw, before = xp.empty_like(gates), xp.empty_like(cells), earlier(xp, cells, c0, walk)
     state, cell = out_h0 if want[1] else xp.empty_like(h0), out_c0 if want[2] else xp.empty_like(c0)
     start_at(state, dh)
     start_at(cell, dc)
-    part = xp.empty_like(cell)
+    part, inner = xp.empty_like(cell), xp.empty_like(cell)
+    outer = None if w_hr is None else xp.empty((rows, h0.shape[1]), x.dtype)
     dy = None if dy is None else dy.reshape(rows, h0.shape[1])
-    outer = xp.empty((rows, h0.shape[1]), x.dtype) if w_hr is not None else None
-    inner = None if w_hr is None else xp.empty_like(cell)
-    for start, n in reversed(walk):
-        here = slice(start, start + n)
-        g, gc = state[:n], cell[:n]
-        if dy is not None:
-            xp.add(g, dy[here], out=g)
-        if w_hr is not None:
-            outer[here] = g
-            m = xp.matmul(g, w_hr, out=inner[:n])
-        else:
+    for here, steps in blocks(walk[::-1], n4):
+        # what the gradients of the cell (for i, f, c) and of the output (for o) are multiplied with
+        now = gates[here]
+        i, f, c, o = (now[:, k * size : (k + 1) * size] for k in range(4))
+        to_i, to_f, to_c, to_o = (d[here, k * size : (k + 1) * size] for k in range(4))
+        squashed = xp.tanh(cells[here])
+        xp.multiply(now, 1 - now, out=d[here])
+        xp.multiply(to_i, c, out=to_i)
+        xp.multiply(to_f, before[here], out=to_f)
+        xp.multiply(i, 1 - c * c, out=to_c)
+        xp.multiply(to_o, squashed, out=to_o)
+        xp.multiply(o, squashed, out=raw[here])
+        to_cell = o - raw[here] * squashed
+        for start, n in steps:
+            g, gc, rows_d = state[:n], cell[:n], d[start : start + n]
+            at = slice(start - here.start, start - here.start + n)
+            if dy is not None:
+                xp.add(g, dy[start : start + n], out=g)
             m = g
-        xp.multiply(m, to_cell[here], out=part[:n])
-        xp.add(gc, part[:n], out=gc)
-        now = blocks[here]
-        xp.multiply(now[:, :3], gc[:, None], out=now[:, :3])
-        xp.multiply(now[:, 3], m, out=now[:, 3])
-        xp.multiply(gc, f[here], out=gc)
-        xp.matmul(d[here], w_hh, out=g)
+            if w_hr is not None:
+                outer[start : start + n] = g
+                m = xp.matmul(g, w_hr, out=inner[:n])
+            xp.multiply(m, to_cell[at], out=part[:n])
+            xp.add(gc, part[:n], out=gc)
+            for to in (to_i, to_f, to_c):
+                xp.multiply(to[at], gc, out=to[at])
+            xp.multiply(to_o[at], m, out=to_o[at])
+            xp.multiply(gc, f[at], out=gc)
+            xp.matmul(rows_d, w_hh, out=g)
     if want[0]:
         xp.matmul(d, w_ih, out=out.reshape(rows, x.shape[-1]))
     if want[3]:
         xp.matmul(d.T, x.reshape(rows, x.shape[-1]), out=out_w_ih)
+    if want[4]:
+        hidden = raw if w_hr is None else raw @ w_hr.T
+        xp.matmul(d.T, earlier(xp, hidden, h0, walk), out=out_w_hh)
     if want[5]:
         xp.add.reduce(d, axis=0, out=out_b)
-    if want[4] or want[6]:
-        raw = o * squashed
-        if want[4]:
-            hidden = raw if w_hr is None else raw @ w_hr.T
-            xp.matmul(d.T, earlier(xp, hidden, h0, walk), out=out_w_hh)
-        if want[6]:
-            xp.matmul(outer.T, raw, out=out_w_hr)
+    if want[6]:
+        xp.matmul(outer.T, raw, out=out_w_hr)
 
 
 @lstm_layer_dx_p.spec
