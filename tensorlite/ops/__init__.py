@@ -9,3 +9,4 @@ from tensorlite.ops import smooth, norm, loss, cross_entropy, update
 from tensorlite.ops import recurrent, recurrent_lstm, recurrent_gru, recurrent_rnn, recurrent_cell
 from tensorlite.ops import smooth, piecewise, curved, norm, loss, cross_entropy, update
 from tensorlite.ops import smooth, piecewise, curved, norm, loss, pair_loss, cross_entropy, update
+from tensorlite.ops import smooth, piecewise, curved, norm, loss, pair_loss, cross_entropy, update, adaptive

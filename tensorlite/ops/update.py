@@ -20,10 +20,11 @@ from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import DTypeError, ShapeError
 
+SINGLE = ("steps", "mu_products")  # kinds of one element each, in a dtype of their own
 PIECE = 65536  # elements: four arrays of a piece fit in a core's second-level cache
 
 
-def _check(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...]) -> tuple:
+def check_table(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...]) -> tuple:
     """Refuse a table that is not one row of each kind, in the sizes and dtypes of the parameters; no outputs."""
     if lr.size != 1:
         raise ShapeError(f"{name}: lr has shape {lr.shape}; wanted one element")
@@ -32,9 +33,9 @@ def _check(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...])
     n = len(tensors) // len(kinds)
     for k, kind in enumerate(kinds):
         for p, t in zip(tensors[:n], tensors[k * n : (k + 1) * n]):
-            if kind == "steps":
+            if kind in SINGLE:
                 if t.size != 1:
-                    raise ShapeError(f"{name}: one of the steps has shape {t.shape}; wanted one element")
+                    raise ShapeError(f"{name}: one of the {kind} has shape {t.shape}; wanted one element")
             elif t.shape != p.shape:
                 raise ShapeError(
                     f"{name}: one of the {kind} has shape {t.shape}, its parameter {p.shape}; wanted equal shapes"
@@ -46,24 +47,24 @@ def _check(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, ...])
     return ()
 
 
-def _lists(name: str, *rows: Sequence[Tensor]) -> list[Tensor]:
+def lists(name: str, *rows: Sequence[Tensor]) -> list[Tensor]:
     if any(len(row) != len(rows[0]) for row in rows):
         raise ShapeError(f"{name}: rows of {', '.join(str(len(row)) for row in rows)} tensors; wanted equal lengths")
     return [t for row in rows for t in row]
 
 
-def _as_data(lr: Any) -> Tensor:
+def as_data(lr: Any) -> Tensor:
     return lr if isinstance(lr, Tensor) else from_array(np.asarray(lr, np.float64))
 
 
 @lru_cache
-def _written(kinds: tuple[int, ...], of: int, count: int) -> tuple[int, ...]:
+def written(kinds: tuple[int, ...], of: int, count: int) -> tuple[int, ...]:
     """The positions of these kinds, of so many, among ``count`` inputs that begin with the learning rate."""
     n = (count - 1) // of
     return tuple(1 + k * n + i for k in kinds for i in range(n))
 
 
-def _pieces(tensors: tuple, n: int) -> Iterator[tuple[int, tuple]]:
+def pieces(tensors: tuple, n: int) -> Iterator[tuple[int, tuple]]:
     """(k, arrays) for parameter k: its arrays, all cut alike where they are large, none of them 0-d.
 
     Half types are computed in float32, and rounded once when all pieces are done.
@@ -101,7 +102,7 @@ class _Scalars(dict):
 
 # ---- SGD
 def _sgd_writes(count: int, *, momentum: float, **constants: Any) -> tuple[int, ...]:
-    return _written((0, 2), 3, count) if momentum else _written((0,), 2, count)
+    return written((0, 2), 3, count) if momentum else written((0,), 2, count)
 
 
 @primitive(name="sgd", mutates=_sgd_writes, torch=lambda torch, **case: _torch_sgd(torch, **case))
@@ -113,7 +114,7 @@ def sgd_p(xp, lr, *tensors, momentum, dampening, weight_decay, nesterov, maximiz
     """
     add, subtract, multiply = xp.add, xp.subtract, xp.multiply
     scalars = _Scalars(lr, momentum, 1 - dampening, weight_decay)
-    for _, (p, g, *rest) in _pieces(tensors, len(tensors) // (3 if momentum else 2)):
+    for _, (p, g, *rest) in pieces(tensors, len(tensors) // (3 if momentum else 2)):
         rate, m, keep, decay = scalars[p.dtype]
         d = g
         if weight_decay:
@@ -143,7 +144,7 @@ sgd_p.nograd()
 
 @sgd_p.spec
 def _(lr, *tensors, momentum, **constants):
-    return _check("sgd", ("params", "grads", "momentum_buffers") if momentum else ("params", "grads"), lr, tensors)
+    return check_table("sgd", ("params", "grads", "momentum_buffers") if momentum else ("params", "grads"), lr, tensors)
 
 
 @face(sgd_p)
@@ -163,8 +164,8 @@ def sgd(
     """One step of SGD in place; what was written is returned: parameters, then momentum buffers."""
     rows = (params, grads, momentum_buffers) if momentum else (params, grads)
     sgd_p(
-        _as_data(lr),
-        *_lists("sgd", *rows),
+        as_data(lr),
+        *lists("sgd", *rows),
         momentum=momentum,
         dampening=dampening,
         weight_decay=weight_decay,
@@ -175,14 +176,14 @@ def sgd(
     return (*params, *momentum_buffers)
 
 
-def _table(make: Any, rows: int) -> list[list[Tensor]]:
+def sample_table(make: Any, rows: int) -> list[list[Tensor]]:
     return [[make(3, 2, low=0.1), make(4, low=0.1), make(low=0.1)] for _ in range(rows)]
 
 
 @sgd_p.cases
 def _(make):
     for constants in (dict(), dict(weight_decay=0.3), dict(maximize=True), dict(weight_decay=0.3, maximize=True)):
-        p, g = _table(make, 2)
+        p, g = sample_table(make, 2)
         yield dict(params=p, grads=g, lr=0.1, **constants)
     for constants in (
         dict(),
@@ -191,7 +192,7 @@ def _(make):
         dict(nesterov=True),
         dict(nesterov=True, weight_decay=0.3, maximize=True),
     ):
-        p, g, b = _table(make, 3)
+        p, g, b = sample_table(make, 3)
         yield dict(params=p, grads=g, momentum_buffers=b, lr=0.1, momentum=0.9, **constants)
     yield dict(params=[make(PIECE * 2 + 3)], grads=[make(PIECE * 2 + 3)], lr=0.1)
     yield dict(params=[make(0, 2)], grads=[make(0, 2)], lr=0.1)
@@ -245,7 +246,7 @@ def _adam_kinds(amsgrad: bool) -> tuple[str, ...]:
 
 def _adam_writes(count: int, *, amsgrad: bool, **constants: Any) -> tuple[int, ...]:
     kinds = len(_adam_kinds(amsgrad))
-    return _written((0, *range(2, kinds)), kinds, count)
+    return written((0, *range(2, kinds)), kinds, count)
 
 
 @primitive(name="adam", mutates=_adam_writes, torch=lambda torch, **case: _torch_adam(torch, **case))
@@ -263,7 +264,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
     for t in steps:
         t += 1
     corrections: dict = {}  # the counts of a group are mostly equal
-    for k, (p, g, m, v, *most) in _pieces(tensors, n):
+    for k, (p, g, m, v, *most) in pieces(tensors, n):
         keep1, beta, keep2, decay = scalars[p.dtype]
         key = (float(steps[k]), p.dtype)
         if key not in corrections:
@@ -295,7 +296,7 @@ adam_p.nograd()
 
 @adam_p.spec
 def _(lr, *tensors, amsgrad, **constants):
-    return _check("adam", _adam_kinds(amsgrad), lr, tensors)
+    return check_table("adam", _adam_kinds(amsgrad), lr, tensors)
 
 
 @face(adam_p)
@@ -318,8 +319,8 @@ def adam(
     """One step of Adam in place; what was written is returned: parameters, the moments, the counts."""
     rows = (params, grads, exp_avgs, exp_avg_sqs, *((max_exp_avg_sqs,) if amsgrad else ()), steps)
     adam_p(
-        _as_data(lr),
-        *_lists("adam", *rows),
+        as_data(lr),
+        *lists("adam", *rows),
         betas=tuple(betas),
         eps=eps,
         weight_decay=weight_decay,
@@ -344,10 +345,10 @@ def _(make):
         dict(maximize=True),
         dict(betas=(0.7, 0.9), eps=0.01),
     ):
-        p, g, m, v = _table(make, 4)
+        p, g, m, v = sample_table(make, 4)
         v = [t.abs() for t in v]
         yield dict(params=p, grads=g, exp_avgs=m, exp_avg_sqs=v, steps=counts(0, 3, 3), lr=0.1, **constants)
-    p, g, m, v, most = _table(make, 5)
+    p, g, m, v, most = sample_table(make, 5)
     yield dict(
         params=p, grads=g, exp_avgs=m, exp_avg_sqs=v, max_exp_avg_sqs=most, steps=counts(1, 2, 3), lr=0.1, amsgrad=True
     )

@@ -2,7 +2,20 @@
 
 from tensorlite.optim import lr_scheduler
 from tensorlite.optim.adam import Adam, AdamW
+from tensorlite.optim.adaptive import Adadelta, Adagrad, Adamax, NAdam, RAdam, RMSprop
 from tensorlite.optim.optimizer import Optimizer
 from tensorlite.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "lr_scheduler"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "lr_scheduler",
+]

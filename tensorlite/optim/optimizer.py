@@ -185,11 +185,11 @@ class Optimizer:
 
 
 def _fitted(name: str, value: Any, p: Tensor) -> Any:
-    """A state of parameter ``p`` as loaded: floats in the dtype of ``p``, except step counts. Always a copy."""
+    """A state of parameter ``p`` as loaded: floats in the dtype of ``p``, except what is single. Always a copy."""
     if not isinstance(value, Tensor):
         return copy.deepcopy(value)
     with no_grad():
-        if name != "step" and p.is_floating_point():
+        if name not in ("step", "mu_product") and p.is_floating_point():
             return value.detach().to(dtype=p.dtype if value.is_floating_point() else None, device=p.device, copy=True)
         return value.detach().clone()
 
