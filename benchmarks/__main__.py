@@ -1,0 +1,23 @@
+"""``python -m benchmarks steps ...`` and ``python -m benchmarks overhead ...``."""
+
+import sys
+
+from benchmarks import overhead, steps
+
+COMMANDS = {
+    "steps": (steps.main, "training and inference steps of whole models beside other libraries"),
+    "overhead": (overhead.main, "what one eager op costs beside PyTorch"),
+}
+
+
+def main(argv: list[str]) -> int:
+    if argv and argv[0] in COMMANDS:
+        return COMMANDS[argv[0]][0](argv[1:])
+    lines = [f"  {name:10s} {what}" for name, (_, what) in COMMANDS.items()]
+    asked = argv in (["-h"], ["--help"])
+    print("\n".join(["python -m benchmarks COMMAND [--help]", *lines]), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

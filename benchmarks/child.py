@@ -1,0 +1,87 @@
+"""One process of the step benchmark: one workload, phase and library, timed; prints one line of JSON.
+
+    python -m benchmarks.child '{"workload": "mlp_b32", "phase": "train", "lib": "torch", "seconds": 1, "threads": 2}'
+
+The files of ``tensorlite.bench`` that it needs are loaded by their path, so that a peer's process holds no tensorlite.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCH = Path(__file__).resolve().parent.parent / "tensorlite" / "bench"
+
+# what each column is: the library, and how it is used
+LIBS: dict[str, dict[str, Any]] = {
+    "tensorlite": {"module": "tensorlite"},
+    "torch": {"module": "torch"},
+    "torch_fused": {"module": "torch", "optimizer": {"fused": True}},
+    "torch_nhwc": {"module": "torch", "optimizer": {"fused": True}, "channels_last": True},
+    "torch_compile": {"module": "torch", "compile": True},
+    "jax": {"module": "jax"},
+}
+
+
+def load(name: str) -> Any:
+    """A file of ``tensorlite.bench``, without its package."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{BENCH / name}.py: cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def keep_to(threads: int) -> None:
+    """Run on so many processors, where the system can hold a process to some: some libraries ask nothing else."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def versions(lib: Any) -> dict[str, str]:
+    import numpy
+
+    found = {"python": platform.python_version(), "numpy": numpy.__version__, lib.__name__: lib.__version__}
+    if lib.__name__ == "tensorlite":
+        from tensorlite.backends.cpu import isa
+
+        found["tensorlite kernels"] = isa()
+    return found
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """What the job measured, with a ``status``: "ok", "not available" or "not installed"."""
+    how = dict(LIBS[job["lib"]])
+    name = how.pop("module")
+    if importlib.util.find_spec(name) is None:
+        return {"status": "not installed", "reason": name}
+    keep_to(job["threads"])
+    workload, steps = load("workloads").WORKLOADS[job["workload"]], load("steps")
+    lib = importlib.import_module(name)
+    phase, small, seed = job["phase"], job.get("small", False), job.get("seed", 0)
+    if name == "jax":
+        from benchmarks.peers import jax_steps
+
+        step, batches = jax_steps.prepare(workload, phase, seed, small)
+        ready = lib.block_until_ready
+    else:
+        lib.set_num_threads(job["threads"])
+        if missing := workload.missing(lib):
+            return {"status": "not available", "reason": ", ".join(missing), "versions": versions(lib)}
+        step, batches = steps.prepare(lib, workload, phase, seed, small, **how)
+        ready = None
+    found = steps.measure(step, batches, phase, job["seconds"], ready)
+    others = sorted({"tensorlite", "torch", "jax"} & set(sys.modules) - {name})
+    return {"status": "ok", **found, "versions": versions(lib), "also_loaded": others}
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(json.loads(sys.argv[1]))))

@@ -1,0 +1,1 @@
+"""Libraries that do not share PyTorch's names: the same workloads written for each."""

@@ -1,0 +1,111 @@
+"""Training and inference steps of whole models beside other libraries.
+
+    python -m benchmarks steps [--workloads mlp_b32,vae] [--libs tensorlite,torch,jax] [--rounds 3] [--plot FILE]
+
+Every figure comes from fresh processes in turn, library after library. Exit status 1 when a process failed, 2 for
+arguments that make no sense. A library that is not installed, or a workload whose parts a library does not have, is
+skipped, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import date
+from pathlib import Path
+
+from benchmarks.child import LIBS
+from tensorlite.bench import chart, harness, report
+from tensorlite.bench.steps import PHASES
+from tensorlite.bench.workloads import WORKLOADS
+from tensorlite.errors import DataError
+from tensorlite.utils.data.files import check_writable
+from tensorlite.utils.extras import MissingExtraError, require
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_LIBS = "tensorlite,torch,torch_fused,jax"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = arguments()
+    args = parser.parse_args(argv)
+    if args.list:
+        print("\n".join(listing()))
+        return 0
+    out = args.out or ROOT / "benchmarks" / "results" / f"steps-{date.today()}.json"
+    try:  # what cannot be written is said before an hour of measuring
+        check_writable(out)
+        if args.plot:
+            check_writable(args.plot)
+            require("matplotlib.figure", "examples", "--plot")
+    except (DataError, MissingExtraError) as error:
+        parser.error(str(error))
+    found = harness.run(
+        args.workloads,
+        args.phases,
+        args.libs,
+        [sys.executable, "-m", "benchmarks.child"],
+        rounds=args.rounds,
+        seconds=args.seconds,
+        threads=args.threads,
+        small=args.small,
+        folder=ROOT,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    print(report.table(found))
+    report.save(found, out)
+    print(f"wrote {out}")
+    if args.plot and found["results"]:
+        chart.draw(found, args.plot)
+        print(f"wrote {args.plot}")
+    if found.get("interrupted"):
+        return 130
+    return 1 if any(result["status"] == "failed" for result in found["results"]) else 0
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What the command takes."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks steps", description=(__doc__ or "").split("\n", 1)[0], epilog="see also --list"
+    )
+
+    def some(known: object) -> object:
+        names = list(known)  # type: ignore[call-overload]
+
+        def chosen(text: str) -> list[str]:
+            wanted = names if text == "all" else list(dict.fromkeys(text.split(",")))
+            if unknown := [name for name in wanted if name not in names]:
+                raise argparse.ArgumentTypeError(f"got {', '.join(unknown)}; wanted some of {', '.join(names)}, or all")
+            return wanted
+
+        return chosen
+
+    def above(kind: type) -> object:
+        def number(text: str) -> float:
+            if (value := kind(text)) <= 0:
+                raise argparse.ArgumentTypeError(f"got {text}; wanted more than 0")
+            return value
+
+        return number
+
+    parser.add_argument("--workloads", type=some(WORKLOADS), default="all", help="some, with commas between, or all")
+    parser.add_argument("--phases", type=some(PHASES), default="all", help="train, infer or all")
+    parser.add_argument("--libs", type=some(LIBS), default=DEFAULT_LIBS, help=f"default: {DEFAULT_LIBS}")
+    parser.add_argument("--rounds", type=above(int), default=3, help="fresh processes for each figure")
+    parser.add_argument("--seconds", type=above(float), default=1.0, help="measured in each process")
+    parser.add_argument("--threads", type=above(int), default=2, help="of every library")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/steps-DATE.json")
+    parser.add_argument("--plot", type=Path, help="a chart: a .png, .svg or .pdf file")
+    parser.add_argument("--small", action="store_true", help="tiny sizes: to try the benchmark, not to measure")
+    parser.add_argument("--list", action="store_true", help="say what there is, and stop")
+    return parser
+
+
+def listing() -> list[str]:
+    """Every workload and library, a line each."""
+    lines = ["workloads:"]
+    for workload in WORKLOADS.values():
+        train, infer = (workload.gflop(phase) for phase in PHASES)
+        batch = workload.sizes["batch"]
+        lines.append(f"  {workload.name:10s} {workload.title}; batch {batch}; GFLOP {train:.3g} train, {infer:.3g} infer")
+    return [*lines, "libraries:", *(f"  {name}" for name in LIBS)]

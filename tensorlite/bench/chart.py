@@ -1,0 +1,61 @@
+"""The step benchmark's report as a picture: our steps beside the peers'. Floor 6."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tensorlite.bench.report import OURS, describe, ratio, rows
+from tensorlite.utils.extras import require
+
+COLOURS = {OURS: "#2a6fbb", "torch": "#d1605e", "torch_fused": "#e59a98", "torch_nhwc": "#b58a3c"}
+COLOURS |= {"torch_compile": "#7d5ba6", "jax": "#5b9a68"}
+INK = "#444444"
+
+
+def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
+    """Bars of milliseconds a step on a logarithmic scale, a panel for each phase, with our ratio to the best peer.
+
+    Raises:
+        MissingExtraError: without matplotlib, which the extra ``examples`` installs.
+    """
+    figures = require("matplotlib.figure", "examples", "a chart")
+    found = rows(report)
+    phases = list(dict.fromkeys(phase for _, phase, _ in found))
+    libs = [lib for lib in dict.fromkeys(r["lib"] for r in report["results"]) if _measured(report, lib)]
+    height = 1.6 + 0.16 * max(len(libs), 2) * max(sum(phase == p for _, phase, _ in found) for p in phases)
+    figure = figures.Figure(figsize=(5.2 * len(phases) + 0.8, height), layout="constrained", dpi=150)
+    figure.suptitle("milliseconds a step (shorter is faster)", fontsize=11, color=INK)
+    figure.supxlabel(describe(report), fontsize=6, color=INK, wrap=True)
+    width = 0.8 / max(len(libs), 1)
+    for axes, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases):
+        mine = [(workload, by_lib) for workload, p, by_lib in found if p == phase]
+        for k, lib in enumerate(libs):
+            at = [y + (k - (len(libs) - 1) / 2) * width for y in range(len(mine))]
+            shown = [(y, by_lib[lib]) for y, (_, by_lib) in zip(at, mine) if by_lib[lib]["status"] == "ok"]
+            ms = [r["ms"] for _, r in shown]
+            spread = [[r["ms"] - r["q1"] for _, r in shown], [r["q3"] - r["ms"] for _, r in shown]]
+            spread = [[max(v, 0) for v in side] for side in spread]
+            axes.barh(
+                [y for y, _ in shown], ms, width, xerr=spread, label=lib, color=COLOURS.get(lib, "#999999"),
+                error_kw={"lw": 0.6, "ecolor": INK},
+            )  # fmt: skip
+            if lib == OURS:
+                for y, (_, by_lib) in zip(at, mine):
+                    share = ratio(by_lib)
+                    text = f" {share:.2f}" if share is not None else ""
+                    if by_lib[lib]["status"] == "ok":
+                        axes.annotate(text, (by_lib[lib]["q3"], y), va="center", fontsize=6, color=INK)
+        axes.set_title(f"{phase}; beside our bars: ours / best peer", fontsize=9, color=INK)
+        axes.set_yticks(range(len(mine)), [workload for workload, _ in mine], fontsize=8)
+        axes.set_ylim(len(mine) - 0.5, -0.5)
+        axes.set_xscale("log")
+        axes.grid(axis="x", alpha=0.25, lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if libs:
+            axes.legend(frameon=False, fontsize=7)
+    figure.savefig(path)
+
+
+def _measured(report: dict[str, Any], lib: str) -> bool:
+    return any(r["lib"] == lib and r["status"] == "ok" for r in report["results"])

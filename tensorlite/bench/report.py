@@ -1,0 +1,80 @@
+"""The step benchmark's report as a table and as a file. Floor 6."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from tensorlite.io.files import atomic
+
+OURS = "tensorlite"
+SHORT = {"not available": "n/a", "not installed": "-", "failed": "FAILED"}
+
+
+def rows(report: dict[str, Any]) -> list[tuple[str, str, dict[str, dict]]]:
+    """(workload, phase, result by library), in the order in which they were measured."""
+    found: dict[tuple[str, str], dict[str, dict]] = {}
+    for result in report["results"]:
+        found.setdefault((result["workload"], result["phase"]), {})[result["lib"]] = result
+    return [(*key, by_lib) for key, by_lib in found.items()]
+
+
+def best_peer(by_lib: dict[str, dict]) -> dict[str, Any] | None:
+    """The quickest result that is not ours."""
+    peers = [r for lib, r in by_lib.items() if lib != OURS and r["status"] == "ok"]
+    return min(peers, key=lambda r: r["ms"], default=None)
+
+
+def ratio(by_lib: dict[str, dict]) -> float | None:
+    """Our time over the best peer's: below 1 we are faster. None where one of the two is missing."""
+    ours, best = by_lib.get(OURS), best_peer(by_lib)
+    return ours["ms"] / best["ms"] if ours and best and ours["status"] == "ok" else None
+
+
+def table(report: dict[str, Any]) -> str:
+    """Milliseconds a step, a line for each workload and phase, and below them what could not be measured and why."""
+    libs = list(dict.fromkeys(result["lib"] for result in report["results"]))
+    lines, notes = [], []
+    head = [f"{'':10s} {'':5s}", *(f"{lib:>13s}" for lib in libs), f"{'GFLOP/s':>8s}", f"{'ratio':>6s}", "best peer"]
+    lines.append(" ".join(head))
+    for workload, phase, by_lib in rows(report):
+        cells = [f"{workload:10s} {phase:5s}"]
+        for lib in libs:
+            result = by_lib[lib]
+            cells.append(f"{_cell(result):>13s}")
+            if result["status"] in ("not available", "failed"):
+                notes.append(f"{workload} {phase} {lib}: {result['status']}: {result['reason']}")
+            elif result["status"] == "ok" and phase == "train" and not result["trained"]:
+                start, end = result["loss_start"], result["loss_end"]
+                notes.append(f"{workload} {phase} {lib}: the loss did not fall: {start:.4f} to {end:.4f}")
+        ours, best, share = by_lib.get(OURS), best_peer(by_lib), ratio(by_lib)
+        cells.append(f"{ours['gflop_per_s'] if ours and ours['status'] == 'ok' else float('nan'):8.1f}")
+        cells.append("     -" if share is None else f"{share:6.2f}")
+        cells.append("-" if best is None else best["lib"])
+        lines.append(" ".join(cells))
+    absent = {r["lib"]: r["reason"] for r in report["results"] if r["status"] == "not installed"}
+    notes += [f"{lib}: skipped, {reason} is not installed" for lib, reason in absent.items()]
+    caption = (
+        f"milliseconds a step, median of {report['rounds']} alternating processes; ratio: {OURS} / best peer; "
+        f"{describe(report)}"
+    )
+    return "\n".join([caption, *lines, *notes])
+
+
+def describe(report: dict[str, Any]) -> str:
+    """Date, machine and versions in a line."""
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
+    small = ", tiny sizes" if report["small"] else ""
+    return f"{report['date']}, {machine['cpu']}, {report['threads']} threads of {machine['cores']} cores{small}; {versions}"
+
+
+def _cell(result: dict[str, Any]) -> str:
+    return f"{result['ms']:.3f}" if result["status"] == "ok" else SHORT[result["status"]]
+
+
+def save(report: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write it as JSON."""
+    with atomic(path) as f:
+        f.write((json.dumps(report, indent=1) + "\n").encode())
