@@ -80,6 +80,21 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--weights", metavar="FILE", help="default: the newest mnist-*.safetensors in this folder")
     verb.set_defaults(run=_predict)
 
+    verb = verbs.add_parser(
+        "sample",
+        help="go on with a text",
+        description="Go on with a text, by a model that `tensorlite train chars` saved.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    verb.add_argument("--weights", metavar="FILE", default="chars.safetensors", help="weights, or a checkpoint")
+    verb.add_argument("--prompt", metavar="TEXT", default="\n", help="what to go on with")
+    verb.add_argument("--length", type=_number(int, 1), default=500, metavar="N", help="characters to add")
+    verb.add_argument("--temperature", type=_number(float, 0.0), default=0.8, metavar="X",
+                      help="below 1 likelier characters are preferred; 0 always takes the likeliest")  # fmt: skip
+    verb.add_argument("--seed", type=_number(int, 0, 2**63 - 1), default=0, metavar="N", help="of what is drawn")
+    verb.add_argument("--device", default="cpu", metavar="NAME", help="where to compute")
+    verb.set_defaults(run=_sample)
+
     verb = verbs.add_parser("info", help="versions, devices, kernels, switches and paths")
     verb.set_defaults(run=_info)
     return parser
@@ -114,7 +129,7 @@ class _Version(argparse.Action):
 
 # ---- the programs that train
 def _program(
-    programs: Any, name: str, title: str, about: str, *, epochs: str, lr: float, batch_size: int = 64, data: str,
+    programs: Any, name: str, title: str, about: str, *, epochs: str | None, lr: float, batch_size: int = 64, data: str,
     out: str, plot: str,
 ) -> Callable:  # fmt: skip
     """A program with the options that all have; returns what adds more. ``out`` may name options in braces."""
@@ -126,7 +141,8 @@ def _program(
         argument_default=argparse.SUPPRESS,
     )
     option = parser.add_argument
-    option("--epochs", type=_number(int, 1), metavar="N", help=f"passes over the data (default: {epochs})")
+    if epochs is not None:
+        option("--epochs", type=_number(int, 1), metavar="N", help=f"passes over the data (default: {epochs})")
     option("--batch-size", type=_number(int, 1), default=batch_size, metavar="N", help="samples a step")
     option("--lr", type=_number(float, 0.0, above=True), default=lr, metavar="X",
            help="Adam's learning rate at the start; it falls to 0")  # fmt: skip
@@ -160,7 +176,56 @@ def _mnist(programs: Any, name: str) -> None:
     option("--augment", action="store_true", help="turn and shift the training images at random")
 
 
-PROGRAMS: dict[str, Callable[[Any, str], None]] = {"mnist": _mnist}
+def _text(programs: Any, name: str) -> None:
+    option = _program(
+        programs, name, "an LSTM that tells praise from its contrary",
+        "Train an LSTM in both directions on sentences of movie reviews.", epochs="6", lr=2e-3, batch_size=32,
+        data="the folder with rt-polarity.pos and rt-polarity.neg (default: looked for in $TENSORLITE_DATA and the "
+        "cache, else downloaded)", out="text.safetensors", plot="loss and accuracy",
+    )  # fmt: skip
+    option("--dropout", type=_number(float, 0.0, 0.99), default=0.5, metavar="P", help="before and after the LSTM")
+
+
+def _chars(programs: Any, name: str) -> None:
+    option = _program(
+        programs, name, "a language model of characters",
+        "Train a stacked LSTM to go on with a text, and print a sample.", epochs=None, lr=2e-3, batch_size=32,
+        data="a text, or the folder with tinyshakespeare.txt (default: looked for in $TENSORLITE_DATA and the cache, "
+        "else downloaded)", out="chars.safetensors", plot="the loss",
+    )  # fmt: skip
+    option("--steps", type=_number(int, 1), default=1500, metavar="N", help="steps of the optimizer")
+    option("--length", type=_number(int, 1), default=64, metavar="N", help="characters that the net is unrolled over")
+    option("--hidden", type=_number(int, 1), default=256, metavar="N", help="size of the LSTM's state")
+    option("--layers", type=_number(int, 1), default=2, metavar="N", help="of the LSTM")
+    option("--dropout", type=_number(float, 0.0, 0.99), default=0.0, metavar="P", help="between the layers")
+
+
+def _series(programs: Any, name: str) -> None:
+    option = _program(
+        programs, name, "a forecast of a series", "Train two stacked LSTMs to give the next value of a series.",
+        epochs="20; 3 for pollution", lr=1e-3,
+        data="the folder with daily-min-temperatures.csv or pollution.csv (default: looked for in $TENSORLITE_DATA "
+        "and the cache, else downloaded)", out="series-{series}.safetensors", plot="the loss, and of both forecasts",
+    )  # fmt: skip
+    option("--series", choices=("temperature", "pollution"), default="temperature",
+           help="Melbourne's coldest of each day; Beijing's fine dust of each hour")  # fmt: skip
+    option("--window", type=_number(int, 2), default=30, metavar="N", help="steps that the net sees")
+    option("--dropout", type=_number(float, 0.0, 0.99), default=0.1, metavar="P", help="after each LSTM")
+
+
+def _vae(programs: Any, name: str) -> None:
+    option = _program(
+        programs, name, "digits made up", "Train a variational auto-encoder on the digits and draw new ones.",
+        epochs="10", lr=1e-3, batch_size=128,
+        data="the folder with MNIST (default: looked for in $TENSORLITE_DATA and the cache, else downloaded)",
+        out="vae.safetensors", plot="the loss",
+    )  # fmt: skip
+    option("--grid", metavar="FILE", help="a picture of made-up digits (default: as --out, with .png)")
+
+
+PROGRAMS: dict[str, Callable[[Any, str], None]] = {
+    "mnist": _mnist, "text": _text, "chars": _chars, "series": _series, "vae": _vae,
+}  # fmt: skip
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -171,13 +236,18 @@ def _train(args: argparse.Namespace) -> int:
     with _checking("--device"):
         backend(Device(args.device))
     with _checking("--data"):
-        if "data" in args and not os.path.isdir(os.path.expanduser(args.data)):
-            raise DataError(f"there is no folder {args.data}")
+        if "data" in args:
+            there = os.path.exists if args.program == "chars" else os.path.isdir
+            if not there(os.path.expanduser(args.data)):
+                raise DataError(f"there is no folder {args.data}")
     with _checking("--out"):
         check_writable(args.out if "out" in args else args.default_out.format(**vars(args)))
     with _checking("--plot"):
         if "plot" in args:
             Curves(args.plot)
+    with _checking("--grid"):
+        if "grid" in args:
+            check_writable(args.grid)
 
     program = importlib.import_module(f"tensorlite.examples.{args.program}")
     given = {k: v for k, v in vars(args).items() if k not in ("run", "help", "program", "default_out", "argv")}
@@ -213,6 +283,20 @@ def _predict(args: argparse.Namespace) -> int:
     width = max(map(len, args.images))
     for path, (digit, probability) in zip(args.images, predict(args.images, weights)):
         print(f"{path:<{width}}  {digit}  {probability:.4f}")
+    return 0
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from tensorlite.backends import Device, backend
+
+    with _checking("--device"):
+        backend(Device(args.device))
+    if not os.path.exists(args.weights):
+        raise DataError(f"{args.weights}: there is no such file; wanted weights that `tensorlite train chars` saved")
+
+    from tensorlite.examples.chars import sample
+
+    print(sample(args.weights, args.prompt, args.length, args.temperature, args.seed, args.device))
     return 0
 
 

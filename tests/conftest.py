@@ -31,3 +31,18 @@ def data() -> pathlib.Path:
     if not folder or not pathlib.Path(folder).is_dir():
         pytest.skip("TENSORLITE_DATA names no folder")
     return pathlib.Path(folder)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A current folder with a tiny MNIST in ``digits``; no other data, no network."""
+    from test_data import write_mnist
+
+    from tensorlite.vision import mnist
+
+    write_mnist(tmp_path / "digits", train=400, test=50)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TENSORLITE_DATA", raising=False)
+    monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:9/"])  # nobody listens there
+    return tmp_path

@@ -1,43 +1,18 @@
-"""The program ``tensorlite``: train, predict, info, its errors and exit codes, Ctrl-C; the accuracy it must reach."""
+"""The program ``tensorlite``: train mnist, predict, info, its errors and exit codes, Ctrl-C."""
 
 import os
 import re
 import signal
-import statistics
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from test_data import write_mnist
+from program_harness import cli, program
 
 import tensorlite as tl
 from tensorlite import config
-from tensorlite.cli import main
 from tensorlite.vision import mnist
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A current folder with a tiny MNIST in ``digits``; no other data, no network."""
-    write_mnist(tmp_path / "digits", train=400, test=50)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("TENSORLITE_DATA", raising=False)
-    monkeypatch.setattr(mnist, "MIRRORS", ["http://127.0.0.1:9/"])  # nobody listens there
-    return tmp_path
-
-
-def cli(capsys, *argv):
-    """Exit code, lines of standard output, lines of standard error."""
-    try:
-        code = main([str(a) for a in argv])
-    except SystemExit as leave:
-        code = leave.code
-    out, err = capsys.readouterr()
-    return code, out.splitlines(), err.splitlines()
-
 
 F4, SHARE = r"\d+\.\d{4}", r"[01]\.\d{4}"
 EPOCH = rf"epoch \d+/\d+: loss {F4}, accuracy {SHARE}, validation loss {F4}, validation accuracy {SHARE} \(\d+\.\d s\)"
@@ -173,20 +148,6 @@ def test_version_and_help(capsys):
         assert got == code and out[0].startswith("usage: tensorlite")
 
 
-def program(*argv):
-    """The program in a process of its own, as a terminal would start it: open to Ctrl-C."""
-    listen = {} if os.name == "nt" else dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    package = os.path.dirname(os.path.dirname(os.path.abspath(tl.__file__)))
-    return subprocess.Popen(
-        [sys.executable, "-m", "tensorlite", *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=package),
-        **listen,
-    )
-
-
 def test_as_a_module(place):
     process = program("--version")
     out, err = process.communicate(timeout=60)
@@ -231,17 +192,3 @@ def test_ctrl_c_early(place, capsys, monkeypatch):
     monkeypatch.setattr(mnist, "load", interrupt)
     code, out, err = cli(capsys, "train", "mnist")
     assert code == 130 and out == [] and err == ["tensorlite: interrupted; nothing was written"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model, epochs, wanted", [("mlp", 10, 0.93), ("cnn", 5, 0.975)])
-def test_accuracy(data, tmp_path, model, epochs, wanted):
-    """On mnist10k, three seeds; PyTorch reaches 0.938 and 0.979."""
-    from tensorlite.examples.mnist import train
-
-    accuracies = []
-    for seed in range(3):
-        result = train(model, epochs=epochs, seed=seed, data=data / "mnist10k", out=tmp_path / "weights")
-        accuracies.append(result.test_accuracy)
-    print(f"{model}: test accuracy {', '.join(f'{a:.4f}' for a in accuracies)}")
-    assert statistics.median(accuracies) >= wanted

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import tensorlite as tl
 from tensorlite.callbacks import Callback, LastCheckpoint, Lines, Progress
 from tensorlite.errors import DataError
@@ -76,7 +78,7 @@ class Run:
         epochs: int,
         validation: Iterable | None = None,
         test: Callable[[], dict[str, Any]] | None = None,
-        data: Iterable[Any] = (),
+        data: Iterable[np.ndarray] = (),
         unit: str = " batches",
         callbacks: Iterable[Callback] = (),
         config: dict[str, Any] | None = None,
@@ -91,7 +93,7 @@ class Run:
         """
         crc = 0
         for array in data:
-            crc = zlib.crc32(memoryview(array).cast("B"), crc)
+            crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"", crc)
         self.extra |= {"data": crc, "config": config}
         last = LastCheckpoint(self.folder, self.every, extra=self.extra, say=say)
         trainer.callbacks = [*trainer.callbacks, *callbacks, Progress(unit), Lines(say), last]

@@ -35,10 +35,19 @@ def raw(array: np.ndarray) -> np.ndarray:
 
 
 def write(f: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write contiguous arrays and a table of strings."""
+    """Write contiguous arrays and a table of strings; the same ones give the same bytes."""
     from safetensors.numpy import save
 
-    f.write(save(dict(arrays), dict(metadata) or None))
+    data = save(dict(arrays), dict(metadata) or None)
+    # the library writes the table in an order that differs from process to process
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    f.write(struct.pack("<Q", len(text)) + text)
+    f.write(memoryview(data)[8 + length :])
 
 
 def read(f: BinaryIO, size: int, name: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
