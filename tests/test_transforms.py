@@ -361,6 +361,24 @@ def test_resize_without_antialias(size):
     np.testing.assert_allclose(F.resize(image, size, antialias=False), wanted, atol=1e-12)
 
 
+def cubic(row, n):
+    """One row by Keys' curve with slope -0.75: between pixels b and c, with their outer neighbours a and d."""
+    out = []
+    for k in range(n):
+        at = (k + 0.5) * len(row) / n - 0.5
+        a, b, c, d = (row[min(max(math.floor(at) + j, 0), len(row) - 1)] for j in (-1, 0, 1, 2))
+        t, left, right = at - math.floor(at), 0.75 * (c - a), 0.75 * (d - b)  # Hermite: values b, c, slopes left, right
+        out.append(b + t * left + t**2 * (3 * (c - b) - 2 * left - right) + t**3 * (2 * (b - c) + left + right))
+    return out
+
+
+@pytest.mark.parametrize("size", [(3, 4), (13, 20), (6, 2)])
+def test_bicubic_without_antialias(size):
+    rows = np.array([cubic(row, size[1]) for row in FLOAT[..., 0]])
+    wanted = np.array([cubic(column, size[0]) for column in rows.T]).T
+    np.testing.assert_allclose(F.resize(FLOAT[..., 0], size, "bicubic", antialias=False), wanted, atol=1e-12)
+
+
 def test_resize_nearest():
     for size in ((3, 4), (13, 20), (7, 9)):
         rows = [int(i * 7 / size[0]) for i in range(size[0])]

@@ -414,10 +414,19 @@ def test_dataset_folder(tmp_path):
     assert [data[k] for k in range(2)] == [("1.txt", 0), ("2.txt", 1)]
     assert find_classes(tmp_path) == (["x", "y"], {"x": 0, "y": 1})
     assert [t for _, t in make_dataset(tmp_path, {"y": 5}, ".csv")] == [5]
+    names = [f"{k}/{j}.txt" for k in "cfadeb" for j in "31"]
+    for name in names:
+        (tmp_path / "x" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "x" / name).write_text("")
+    found = [
+        os.path.relpath(path, tmp_path / "x").replace(os.sep, "/")
+        for path, _ in make_dataset(tmp_path, {"x": 0}, ".txt")
+    ]
+    assert found == ["1.txt", *sorted(names)]  # whatever order the system has them in
     for wrong in (dict(), dict(extensions=".a", is_valid_file=bool)):
         with pytest.raises(ValueError, match="Both extensions and is_valid_file"):
             make_dataset(tmp_path, **wrong)
-    for empty in (tmp_path / "x", tmp_path / "none"):
+    for empty in (tmp_path / "y", tmp_path / "none"):
         with pytest.raises(FileNotFoundError, match="wanted a folder"):
             find_classes(empty)
 
