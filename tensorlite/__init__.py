@@ -273,6 +273,9 @@ from tensorlite.ops.rows import (
     index_fill as index_fill,
     index_select as index_select,
 )
+from tensorlite.ops.scan import (
+    scan as scan,
+)
 from tensorlite.ops.shape import (
     broadcast_shapes as broadcast_shapes,
     broadcast_tensors as broadcast_tensors,

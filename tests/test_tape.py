@@ -502,6 +502,54 @@ def test_a_fused_gradient_serves_where_no_second_order_is_asked_for():
         del TABLE["cubed"]
 
 
+def test_a_fused_joint_gradient_and_single_outputs_saved():
+    from tensorlite.autograd.op import TABLE
+    from tensorlite.autograd.primitive import primitive
+
+    used = []
+
+    @primitive(name="both")
+    def both_p(xp, x, w, out, out_sum):
+        xp.multiply(x, w, out)
+        xp.add(x, w, out_sum)
+
+    both_p.spec(lambda x, w: (x, x))
+
+    @both_p.grad
+    def _(g, x, w, want):
+        used.append("exact")
+        return tuple(
+            None if not wanted else (0 if g[0] is None else g[0] * other) + (0 if g[1] is None else g[1])
+            for wanted, other in zip(want, (w, x))
+        )
+
+    @both_p.fused_grad
+    def _(g, w, out, want):  # x is out / w: what a rule may name is an output by its own name
+        used.append("fused")
+        x = out / w
+        return tuple((0 if g[0] is None else g[0] * other) + (0 if g[1] is None else g[1]) for other in (w, x))
+
+    try:
+        x, w = leaf(2.0), leaf(3.0)
+        y, s = both_p(x, w)
+        (y * 5 + s).backward()
+        assert used == ["fused"] and x.grad.item() == 16.0 and w.grad.item() == 11.0
+        s = both_p(x, w)[1]
+        assert tl.autograd.grad(s, [x, w]) == (1.0, 1.0)  # the product is not used
+        (g,) = tl.autograd.grad(both_p(x, w)[0], x, create_graph=True)
+        assert used == ["fused", "fused", "exact"] and g.item() == 3.0
+        assert tl.autograd.grad(g, w)[0].item() == 1.0
+        y, s = both_p(x, w)
+        s.mul_(2.0)  # no rule names it
+        y.backward()
+        y, s = both_p(x, w)
+        y.mul_(2.0)
+        with pytest.raises(GradError, match="modified by an inplace"):
+            s.backward()
+    finally:
+        del TABLE["both"]
+
+
 def test_anomaly_names_op_and_line_forward():
     x = tl.zeros(2, requires_grad=True)
     with tl.autograd.detect_anomaly(), pytest.raises(AnomalyError, match=r"log.*inf") as e:

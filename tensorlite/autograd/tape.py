@@ -145,6 +145,21 @@ def _walk(roots: list, starts: list, keep: bool, create_graph: bool, targets: li
         set_mode(before)
 
 
+def between(tops: list, grads: list, ends: tuple) -> list:
+    """The gradients that come to the nodes ``ends`` from ``tops``; nothing beyond is visited, nothing is freed."""
+    waiting: dict[Any, Any] = {}
+    heap: list = []
+    leaves: dict[Leaf, Any] = {}
+    owned: set = set()
+    create_graph = mode().grad
+    for node, g in zip(tops, grads):
+        if g is not None:
+            _deliver(node, g, waiting, owned, heap, leaves, create_graph)
+    wanted: dict[Any, Any] = dict.fromkeys(ends)
+    _descend(waiting, owned, heap, leaves, True, create_graph, wanted, None, stop=True)
+    return [leaves.get(e) if e.__class__ is Leaf else wanted[e] for e in ends]
+
+
 def _returned(g: Any, create_graph: bool) -> Any:
     return g if g is None or create_graph else alias(g) if g._node is not None else g
 
@@ -174,8 +189,9 @@ def _descend(
     create_graph: bool,
     wanted: dict | None,
     allowed: set | None,
+    stop: bool = False,
 ) -> None:
-    """Visit the waiting nodes and all below them, youngest first."""
+    """Visit the waiting nodes and all below them, youngest first; ``stop``: those wanted are the end of the way."""
     node = g = None
     while True:
         if node is None:
@@ -184,6 +200,9 @@ def _descend(
             node = heapq.heappop(heap)[1]
             g = waiting.pop(node)
             owned.discard(node)
+        if stop and node in wanted:
+            wanted[node], node = g, None
+            continue
         if node.extra is not None:
             g = _hooked(node, g)
         if wanted is not None and node in wanted:
