@@ -31,6 +31,9 @@ class RNNBase(Module):
     ``weight_hr_lk``; those of the way back end in ``_reverse``. All begin uniform in +-1/sqrt(hidden_size).
     """
 
+    weight_ih_l0: Parameter
+    weight_hh_l0: Parameter
+
     def __init__(
         self,
         mode: str,
@@ -149,7 +152,7 @@ class RNNBase(Module):
                 x = x.transpose(0, 1)
             batch = x.size(1)
         self.check_input(x, sizes)
-        states = self._states(hx, x, batch, input if sizes is None else None, order)
+        states = self._states(hx, x, batch, None if sizes is not None else input.dim(), order)
         y, finals = self._run(x, states, sizes)
         if sizes is not None:
             output: Any = PackedSequence(y, sizes, order, back)
@@ -161,8 +164,11 @@ class RNNBase(Module):
             finals = [s.squeeze(1) for s in finals]
         return output, tuple(finals) if self.mode == "LSTM" else finals[0]
 
-    def _states(self, hx: Any, x: Tensor, batch: int, padded: Tensor | None, order: Tensor | None) -> list:
-        """For each kind of state its rows for every layer and direction: those given, checked and sorted, or zeros."""
+    def _states(self, hx: Any, x: Tensor, batch: int, dims: int | None, order: Tensor | None) -> list:
+        """For each kind of state its rows for every layer and direction: those given, checked and sorted, or zeros.
+
+        ``dims`` is that of the input, None for packed data.
+        """
         if hx is None:
             return [
                 (zeros((batch, size), dtype=x.dtype, device=x.device),) * count
@@ -171,9 +177,9 @@ class RNNBase(Module):
         if self.mode == "LSTM" and (not isinstance(hx, (tuple, list)) or len(hx) != 2):
             raise TypeError(f"LSTM: hx is {type(hx).__name__}; wanted a pair of tensors (h_0, c_0)")
         states = list(hx) if self.mode == "LSTM" else [hx]
-        if padded is not None:
-            self._check_dims(states, padded.dim())
-            if padded.dim() == 2:
+        if dims is not None:
+            self._check_dims(states, dims)
+            if dims == 2:
                 states = [s.unsqueeze(1) for s in states]
         self._check_states(states, batch)
         if order is not None:
@@ -197,7 +203,7 @@ class RNNBase(Module):
         return x, [stack(end) for end in ends]
 
     def _layer(self, x: Tensor, states: list, names: list[str], sizes: Tensor | None, reverse: bool) -> tuple:
-        weights = [self.__dict__[name] for name in names]
+        weights = [getattr(self, name) for name in names]
         if not self.bias:
             weights[2:2] = [None, None]
         if self.mode == "LSTM":
