@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def arguments() -> argparse.ArgumentParser:
         "python -m benchmarks steps", description=(__doc__ or "").split("\n", 1)[0], epilog="see also --list"
     )
 
-    def some(known: object) -> object:
-        names = list(known)  # type: ignore[call-overload]
+    def some(known: Iterable[str]) -> Callable[[str], list[str]]:
+        names = list(known)
 
         def chosen(text: str) -> list[str]:
             wanted = names if text == "all" else list(dict.fromkeys(text.split(",")))
@@ -80,7 +81,7 @@ def arguments() -> argparse.ArgumentParser:
 
         return chosen
 
-    def above(kind: type) -> object:
+    def above(kind: type) -> Callable[[str], float]:
         def number(text: str) -> float:
             if (value := kind(text)) <= 0:
                 raise argparse.ArgumentTypeError(f"got {text}; wanted more than 0")

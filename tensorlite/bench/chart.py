@@ -28,7 +28,8 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
     figure.suptitle("milliseconds a step (shorter is faster)", fontsize=11, color=INK)
     figure.supxlabel(describe(report), fontsize=6, color=INK, wrap=True)
     width = 0.8 / max(len(libs), 1)
-    for axes, phase in zip(figure.subplots(1, len(phases), squeeze=False)[0], phases):
+    panels = figure.subplots(1, len(phases), squeeze=False)[0]
+    for axes, phase in zip(panels, phases):
         mine = [(workload, by_lib) for workload, p, by_lib in found if p == phase]
         for k, lib in enumerate(libs):
             at = [y + (k - (len(libs) - 1) / 2) * width for y in range(len(mine))]
@@ -52,8 +53,11 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
         axes.set_xscale("log")
         axes.grid(axis="x", alpha=0.25, lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        if libs:
-            axes.legend(frameon=False, fontsize=7)
+    if libs:
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(libs), frameon=False,
+            fontsize=7,
+        )  # fmt: skip
     figure.savefig(path)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from typing import Any
 
 from tensorlite.io.files import atomic
 
 OURS = "tensorlite"
+QUIET = 0.2  # cores that other programs may keep busy before the figures say little
 SHORT = {"not available": "n/a", "not installed": "-", "failed": "FAILED"}
 
 
@@ -32,6 +34,13 @@ def ratio(by_lib: dict[str, dict]) -> float | None:
     return ours["ms"] / best["ms"] if ours and best and ours["status"] == "ok" else None
 
 
+def other_cores(report: dict[str, Any]) -> float | None:
+    """How many cores other programs kept busy while a process measured: the median; None where nobody could tell."""
+    parts = [part.get("other_cores") for result in report["results"] for part in result.get("rounds", ())]
+    known = [cores for cores in parts if cores is not None]
+    return statistics.median(known) if known else None
+
+
 def table(report: dict[str, Any]) -> str:
     """Milliseconds a step, a line for each workload and phase, and below them what could not be measured and why."""
     libs = list(dict.fromkeys(result["lib"] for result in report["results"]))
@@ -49,10 +58,12 @@ def table(report: dict[str, Any]) -> str:
                 start, end = result["loss_start"], result["loss_end"]
                 notes.append(f"{workload} {phase} {lib}: the loss did not fall: {start:.4f} to {end:.4f}")
         ours, best, share = by_lib.get(OURS), best_peer(by_lib), ratio(by_lib)
-        cells.append(f"{ours['gflop_per_s'] if ours and ours['status'] == 'ok' else float('nan'):8.1f}")
+        cells.append(f"{ours['gflop_per_s']:8.1f}" if ours and ours["status"] == "ok" else "       -")
         cells.append("     -" if share is None else f"{share:6.2f}")
         cells.append("-" if best is None else best["lib"])
         lines.append(" ".join(cells))
+    if (busy := other_cores(report)) is not None and busy > QUIET:
+        notes.append(f"other programs kept {busy:.1f} cores busy (median): measure again on a quiet machine")
     absent = {r["lib"]: r["reason"] for r in report["results"] if r["status"] == "not installed"}
     notes += [f"{lib}: skipped, {reason} is not installed" for lib, reason in absent.items()]
     caption = (
