@@ -120,6 +120,7 @@ REFUSALS = [
     (ValueError, dict(timeout=-1)),
     (ValueError, dict(prefetch_factor=2)),
     (ValueError, dict(persistent_workers=True)),
+    (ValueError, dict(multiprocessing_context="fork")),
     (ValueError, dict(drop_last=0)),
 ]
 
@@ -142,8 +143,11 @@ def test_other_refusals():
         DataLoader(dataset()).batch_size = 3
     with pytest.raises(NotImplementedError):
         Dataset()[0]
-    with pytest.raises(NotImplementedError, match="num_workers 2"):
-        DataLoader(dataset(), num_workers=2)
+    for options in (dict(multiprocessing_context="thread"), dict(prefetch_factor=0), dict(prefetch_factor=-1)):
+        with pytest.raises(ValueError):
+            DataLoader(dataset(), num_workers=1, **options)
+    with pytest.raises(TypeError):
+        DataLoader(dataset(), num_workers=1, multiprocessing_context=3)
 
 
 BATCHES = {

@@ -1,8 +1,9 @@
-"""DataLoader: positions and randomness, worker processes and how they end."""
+"""DataLoader: positions and randomness, without and with worker processes."""
 
 import io
 import itertools
 import random
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tensorlite.utils.data import (
     Sampler,
     TensorDataset,
     WeightedRandomSampler,
+    get_worker_info,
 )
 from tensorlite.utils.data.randomness import Keyed, words
 
@@ -353,3 +355,128 @@ def test_stop_iteration_in_a_data_set_is_an_error():
     for loader in (DataLoader(Wrong(), 2), DataLoader(Stream(), 2, collate_fn=lambda samples: next(iter(())))):
         with pytest.raises(RuntimeError, match="StopIteration"):
             list(loader)
+
+
+# ---- any number of workers
+def batches_of(epochs):
+    return [batch for batch in epochs if not isinstance(batch[0], float)]
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_the_number_of_workers_changes_nothing(name):
+    want = epochs(LOADERS[name])
+    for workers in (1, 2):
+        tl.manual_seed(0)
+        random.seed(0)
+        got = epochs(LOADERS[name], num_workers=workers, prefetch_factor=workers)
+        assert batches_of(got) == batches_of(want)
+
+
+@pytest.mark.parametrize("name", ["stream", "stream, whole batches", "stream with a state"])
+def test_one_worker_reads_a_stream_as_this_process_does(name):
+    want = epochs(LOADERS[name])
+    tl.manual_seed(0)
+    assert batches_of(epochs(LOADERS[name], num_workers=1)) == batches_of(want)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_other_ways_to_start(method):
+    want = epochs(LOADERS["shuffled"], 1)
+    tl.manual_seed(0)
+    got = epochs(LOADERS["shuffled"], 1, num_workers=1, multiprocessing_context=method)
+    assert batches_of(got) == batches_of(want)
+
+
+@pytest.mark.parametrize("name", ["shuffled", "generator", "lazy sampler", "sampler with a state"])
+def test_an_epoch_continues_with_another_number_of_workers(name):
+    make = LOADERS[name]
+    want = list(map(plain, make(num_workers=2)))
+    for before, after in ((0, 2), (2, 0), (2, 1)):
+        tl.manual_seed(0)
+        loader = make(num_workers=before)
+        states = [through_file(loader.state_dict()) for _ in loader]
+        assert len(states) == 4
+        for k, state in enumerate(states):
+            other = make(num_workers=after)
+            other.load_state_dict(state)
+            assert list(map(plain, other)) == want[k + 1 :]
+
+
+class Shares(Stream):
+    """Each worker its share: 0, 2, 4 .. and 1, 3, 5 .., the shares of unequal length."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        for i in range(first, self.n, step):
+            yield i, tl.rand(1), random.random()
+
+
+class RememberingShares(Remembering):
+    def __iter__(self):
+        info = get_worker_info()
+        while self.at * info.num_workers + info.id < self.n:
+            self.at += 1
+            yield (self.at - 1) * info.num_workers + info.id, tl.rand(1), random.random()
+        self.at = 0
+
+
+@pytest.mark.parametrize("kind", [Shares, RememberingShares])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_streams_continue_with_workers(kind, drop_last):
+    def make():
+        return DataLoader(kind(11), 2, drop_last=drop_last, num_workers=2)
+
+    loader, states, want = make(), [], []
+    for batch in loader:
+        want.append(plain(batch))
+        states.append(through_file(loader.state_dict()))
+    rows = [[0, 2], [1, 3], [4, 6], [5, 7], [8, 10], [9]]
+    assert [b[0] for b in want] == (rows[:5] if drop_last else rows)
+    for k, state in enumerate(states):
+        other = make()
+        other.load_state_dict(state)
+        assert list(map(plain, other)) == want[k + 1 :]
+    with pytest.raises(ValueError, match=r"2 readers .* has 1"):
+        DataLoader(kind(11), 2, drop_last=drop_last).load_state_dict(states[0])
+
+
+def test_a_stream_continues_at_the_next_workers_turn_when_another_has_ended():
+    class Uneven(Stream):
+        def __iter__(self):
+            info = get_worker_info()
+            return iter([(info.id, k) for k in range(2 if info.id == 0 else 7)])
+
+    def make(factor):
+        return DataLoader(Uneven(), 2, num_workers=2, prefetch_factor=factor)
+
+    want = [[0, 0], [0, 1]], [[1, 1], [0, 1]], [[1, 1], [2, 3]], [[1, 1], [4, 5]], [[1], [6]]
+    for factor in (1, 3):
+        loader = make(factor)
+        states = [(plain(b), loader.state_dict()) for b in loader]
+        assert [b for b, _ in states] == list(want)
+        for k, (_, state) in enumerate(states):
+            other = make(factor)
+            other.load_state_dict(state)
+            assert list(map(plain, other)) == list(want[k + 1 :])
+
+
+def test_batches_as_they_come():
+    class Slow(Noisy):
+        def __getitem__(self, i):
+            time.sleep(0.2 if i < 2 else 0)
+            return i
+
+    loader = DataLoader(Slow(12), 2, num_workers=2, in_order=False)
+    iterator = iter(loader)
+    seen = [next(iterator).tolist() for _ in range(3)]
+    assert [0, 1] not in seen
+    state = through_file(loader.state_dict())
+    assert state["epoch"]["consumed"] == 0 and len(state["epoch"]["beyond"]) == 3
+    for workers in (0, 2):
+        other = DataLoader(Slow(12), 2, num_workers=workers)
+        other.load_state_dict(state)
+        rest = [b.tolist() for b in other]
+        assert rest[0] == [0, 1] and sorted(seen + rest) == [[k, k + 1] for k in range(0, 12, 2)]
+    assert sorted(seen + [b.tolist() for b in iterator]) == [[k, k + 1] for k in range(0, 12, 2)]
+    assert loader.state_dict()["epoch"] is None

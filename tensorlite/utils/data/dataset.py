@@ -50,7 +50,7 @@ class IterableDataset(Dataset[T_co], Iterable[T_co]):
     """
 
     def __iter__(self) -> Iterator[T_co]:
-        raise NotImplementedError(f"{type(self).__name__}: subclasses of IterableDataset should implement __iter__")
+        raise TypeError(f"{type(self).__name__}: not iterable; subclasses of IterableDataset should implement __iter__")
 
     def __add__(self, other: Dataset[T_co]) -> ChainDataset:  # type: ignore[override]  # as in PyTorch
         """This stream, then the other."""

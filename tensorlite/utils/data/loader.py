@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tensorlite.utils.data.collate import default_collate, default_convert
 from tensorlite.utils.data.dataset import IterableDataset
 from tensorlite.utils.data.fetch import END, Stream, fetcher
+from tensorlite.utils.data.parallel import ParallelIterator, Pool
 from tensorlite.utils.data.position import Epoch, Order, generators_of, stateful, stateful_sampler
 from tensorlite.utils.data.sampler import BatchSampler, EndlessSampler, RandomSampler, Sampler, SequentialSampler
 
@@ -23,10 +25,18 @@ class DataLoader:
         shuffle: a new random order each epoch.
         sampler: the order of the indices, instead of ``shuffle``.
         batch_sampler: lists of indices, one a batch, instead of all of the above and ``drop_last``.
-        num_workers: 0; samples are made in this process.
+        num_workers: how many processes make the batches; 0 makes them in this one. What comes out is the same, and in
+            the same order, for any number; only a data set that is a stream is read by each worker for itself.
         collate_fn: makes a batch of a list of samples; default ``default_collate``.
         pin_memory: no effect without an accelerator, and a warning says so.
         drop_last: leave out a last batch that is shorter than the others.
+        timeout: how many seconds to wait for a batch from a worker before an error; 0 waits for ever.
+        worker_init_fn: called in each worker with its number when it starts.
+        multiprocessing_context: how workers start, "fork", "spawn" or "forkserver"; default the system's own way.
+            Spawned ones are sent the data set, collate_fn and worker_init_fn, which must be picklable.
+        prefetch_factor: batches that each worker makes ahead; default 2.
+        persistent_workers: keep the workers from one epoch to the next.
+        in_order: False hands out batches as they come, which makes loops differ.
         generator: the source of randomness; default the global one, which ``manual_seed`` sets.
 
     A loop draws one seed, and all that is random in it follows from that: the order, and, while the samples of batch k
@@ -41,7 +51,7 @@ class DataLoader:
     tensor([2]) tensor([4])
     """
 
-    _fixed = ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset")
+    _fixed = ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers")
 
     def __init__(
         self,
@@ -66,20 +76,19 @@ class DataLoader:
     ) -> None:
         if num_workers < 0:
             raise ValueError(f"DataLoader: num_workers {num_workers}; wanted 0 or more (should be non-negative)")
-        if num_workers > 0:
-            raise NotImplementedError(
-                f"DataLoader: num_workers {num_workers}; wanted 0, the one number there is so far"
-            )
         if timeout < 0:
             raise ValueError(f"DataLoader: timeout {timeout}; wanted 0 or more (should be non-negative)")
-        for name, given, default in (
-            ("timeout", timeout, 0),
-            ("prefetch_factor", prefetch_factor, None),
-            ("persistent_workers", persistent_workers, False),
-            ("multiprocessing_context", multiprocessing_context, None),
-        ):
-            if given != default:
-                raise ValueError(f"DataLoader: {name} {given!r} without worker processes; wanted num_workers > 0")
+        if num_workers == 0:
+            for name, given in (
+                ("prefetch_factor", prefetch_factor),
+                ("persistent_workers", persistent_workers or None),
+            ):
+                if given is not None:
+                    raise ValueError(f"DataLoader: {name} {given!r} without worker processes; wanted num_workers > 0")
+        elif prefetch_factor is None:
+            prefetch_factor = 2
+        elif prefetch_factor < 1:
+            raise ValueError(f"DataLoader: prefetch_factor {prefetch_factor}; wanted 1 or more")
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
                 raise ValueError(
@@ -115,12 +124,28 @@ class DataLoader:
             generator,
         )
         self.num_workers, self.timeout, self.worker_init_fn = num_workers, timeout, worker_init_fn
-        self.multiprocessing_context, self.prefetch_factor = multiprocessing_context, prefetch_factor
+        self.multiprocessing_context, self.prefetch_factor = self._context(multiprocessing_context), prefetch_factor
         self.pin_memory, self.pin_memory_device, self.in_order = pin_memory, pin_memory_device, in_order
         self.persistent_workers = persistent_workers
         self._epoch: Epoch | None = None  # of the newest loop
         self._resumed: Epoch | None = None  # the next loop's
+        self._pool: Pool | None = None  # persistent workers
         self._built = True
+
+    def _context(self, given: Any) -> Any:
+        """The multiprocessing context of this name; None stands for the system's own, looked up when a loop begins."""
+        if given is None:
+            return None
+        if self.num_workers == 0:
+            raise ValueError("DataLoader: multiprocessing_context without worker processes; wanted num_workers > 0")
+        if isinstance(given, str):
+            known = multiprocessing.get_all_start_methods()
+            if given not in known:
+                raise ValueError(f"DataLoader: multiprocessing_context {given!r}; wanted one of {known}")
+            return multiprocessing.get_context(given)
+        if not isinstance(given, multiprocessing.context.BaseContext):
+            raise TypeError(f"DataLoader: multiprocessing_context {given!r}; wanted a context or the name of one")
+        return given
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._fixed and "_built" in self.__dict__:
@@ -130,7 +155,14 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         epoch, self._resumed = self._resumed or Epoch.begin(self), None
         self._epoch = epoch
-        return SerialIterator(self, epoch)
+        if self.num_workers == 0:
+            return SerialIterator(self, epoch)
+        pool = self._pool
+        if pool is None or pool.stopped or len(pool) != self.num_workers:
+            pool = Pool(self, epoch.seed)
+        if self.persistent_workers:
+            self._pool = pool
+        return ParallelIterator(self, epoch, pool)
 
     def __len__(self) -> int:
         """The number of batches (of samples, where ``batch_size`` is None)."""
@@ -165,7 +197,7 @@ class DataLoader:
             "batches": self._length() if running else None,
             "generators": [g.get_state() for g in generators_of(self)],
             "sampler": None if running or sampler is None else copy.deepcopy(sampler.state_dict()),
-            "dataset": copy.deepcopy(self.dataset.state_dict()) if self._whole_dataset() else None,
+            "dataset": copy.deepcopy(self.dataset.state_dict()) if self._whole_dataset(running) else None,
         }
         return state
 
@@ -188,7 +220,7 @@ class DataLoader:
                 f"{self._length()}"
             )
         sampler = stateful_sampler(self)
-        for name, own in (("sampler", sampler is not None), ("dataset", self._whole_dataset())):
+        for name, own in (("sampler", sampler is not None), ("dataset", stateful(self.dataset))):
             if state_dict[name] is not None and not own:
                 raise ValueError(
                     f"DataLoader.load_state_dict: holds a state of the {name}, which has no load_state_dict"
@@ -202,9 +234,9 @@ class DataLoader:
             self.dataset.load_state_dict(copy.deepcopy(state_dict["dataset"]))
         self._resumed, self._epoch = epoch, None
 
-    def _whole_dataset(self) -> bool:
-        """Whether the data set's state belongs to it as a whole; that of a stream is kept for each reader."""
-        return stateful(self.dataset) and not isinstance(self.dataset, IterableDataset)
+    def _whole_dataset(self, running: bool) -> bool:
+        """Whether the data set's state is its own; within an epoch of a stream each reader has one."""
+        return stateful(self.dataset) and not (running and isinstance(self.dataset, IterableDataset))
 
     def _length(self) -> int | None:
         """The number of batches, where it is known and stays as it is."""

@@ -16,7 +16,7 @@ import numpy as np
 from tensorlite.ops import philox
 from tensorlite.ops.random import Generator, default_generator, randint
 
-ORDER, BATCH, READER = 0, 1, 2  # purposes
+ORDER, BATCH, READER, WORKER = 0, 1, 2, 3  # purposes
 
 _WORD = 2**32 - 1
 numpy_global: Any = np.random  # what `np.random.rand` and its like draw from: transforms of users do
