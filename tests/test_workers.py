@@ -309,7 +309,7 @@ def test_an_exception_in_the_sampler_comes_after_the_batches_before_it():
         (lambda: sys.exit(4), "with exit code 4"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), r"killed by signal 9 \(SIGKILL\): out of memory\?"),
         (lambda: signal.raise_signal(signal.SIGTERM), r"killed by signal 15 \(SIGTERM\)"),
-        (lambda: faulthandler.disable() or os.abort(), r"killed by signal 6 \(SIGABRT\)"),
+        (lambda: (faulthandler.disable(), os.abort()), r"killed by signal 6 \(SIGABRT\)"),
     ],
 )
 def test_a_dead_worker_is_named(death, says, capfd):
