@@ -330,6 +330,19 @@ def test_a_data_set_with_a_state():
     assert other.dataset.level == 7
 
 
+def test_an_epoch_that_is_interrupted_again_and_again():
+    want = list(map(plain, LOADERS["shuffled"]()))
+    tl.manual_seed(0)
+    loader = LOADERS["shuffled"]()
+    got = [plain(next(iter(loader)))]
+    for workers in (1, 0, 2):
+        state = loader.state_dict()
+        loader = LOADERS["shuffled"](num_workers=workers)
+        loader.load_state_dict(state)
+        got.append(plain(next(iter(loader))))
+    assert got == want
+
+
 def test_states_that_do_not_fit():
     def state(loader):
         next(iter(loader))

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from multiprocessing import resource_tracker
@@ -194,6 +195,22 @@ def test_nested_loaders():
     outer = loader(through_another)
     seen = [(a.tolist(), [b.tolist() for b in loader(lambda i: i, 4)]) for a in outer]
     assert seen == [([6 + k, 7 + k], [[0, 1, 2, 3], [4, 5, 6, 7]]) for k in (0, 2, 4, 6)]
+
+
+def test_a_loop_in_a_thread():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.extend(b.tolist() for b in loader(lambda i: i, 4)))
+    thread.start()
+    thread.join(10)
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_context_set_later():
+    late = loader(lambda i: i, 4, num_workers=1)
+    late.multiprocessing_context = "spawn"
+    assert late.multiprocessing_context.get_start_method() == "spawn"
+    with pytest.raises(ValueError, match="wanted one of"):
+        late.multiprocessing_context = "thread"
 
 
 # ---- workers that stay

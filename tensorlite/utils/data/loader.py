@@ -79,11 +79,9 @@ class DataLoader:
         if timeout < 0:
             raise ValueError(f"DataLoader: timeout {timeout}; wanted 0 or more (should be non-negative)")
         if num_workers == 0:
-            for name, given in (
-                ("prefetch_factor", prefetch_factor),
-                ("persistent_workers", persistent_workers or None),
-            ):
-                if given is not None:
+            only = {"timeout": timeout, "prefetch_factor": prefetch_factor, "persistent_workers": persistent_workers}
+            for name, given in only.items():
+                if given:
                     raise ValueError(f"DataLoader: {name} {given!r} without worker processes; wanted num_workers > 0")
         elif prefetch_factor is None:
             prefetch_factor = 2
@@ -124,7 +122,7 @@ class DataLoader:
             generator,
         )
         self.num_workers, self.timeout, self.worker_init_fn = num_workers, timeout, worker_init_fn
-        self.multiprocessing_context, self.prefetch_factor = self._context(multiprocessing_context), prefetch_factor
+        self.multiprocessing_context, self.prefetch_factor = multiprocessing_context, prefetch_factor
         self.pin_memory, self.pin_memory_device, self.in_order = pin_memory, pin_memory_device, in_order
         self.persistent_workers = persistent_workers
         self._epoch: Epoch | None = None  # of the newest loop
@@ -150,7 +148,7 @@ class DataLoader:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._fixed and "_built" in self.__dict__:
             raise ValueError(f"DataLoader: {name} attribute should not be set after DataLoader is initialized")
-        object.__setattr__(self, name, value)
+        object.__setattr__(self, name, self._context(value) if name == "multiprocessing_context" else value)
 
     def __iter__(self) -> Iterator[Any]:
         epoch, self._resumed = self._resumed or Epoch.begin(self), None
