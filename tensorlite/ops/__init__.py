@@ -7,6 +7,4 @@ from tensorlite.ops import conv, pool, signals, pad
 from tensorlite.ops import einsum, attention, group_norm
 from tensorlite.ops import smooth, piecewise, curved, norm, loss, pair_loss, cross_entropy, update, adaptive
 from tensorlite.ops import recurrent, recurrent_lstm, recurrent_gru, recurrent_rnn, recurrent_cell
-from tensorlite.ops import conv, pool
-from tensorlite.ops import smooth, norm, loss, cross_entropy, update
-from tensorlite.ops import recurrent, recurrent_lstm, recurrent_gru, recurrent_rnn, recurrent_cell, scan
+from tensorlite.ops import scan
