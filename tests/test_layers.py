@@ -405,7 +405,7 @@ def test_init_leaves_no_history_and_refuses():
 
 # ---- utils
 @pytest.mark.parity
-@pytest.mark.parametrize("norm", [2.0, 1.0, math.inf, 3.0])
+@pytest.mark.parametrize("norm", [2.0, 1.0, math.inf, 3.0, 0.5, 0.0, -math.inf])
 def test_clipping_is_pytorchs(torch, norm):
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(s) for s in ((3, 4), (5,), ())]
@@ -418,6 +418,8 @@ def test_clipping_is_pytorchs(torch, norm):
             p.grad = lib.tensor(g)
         total = lib.nn.utils.clip_grad_norm_(ps, 0.7, norm)
         clipped = [p.grad.numpy().copy() for p in ps[:3]]
+        lib.nn.utils.clip_grads_with_norm_(ps, 0.3, total)
+        clipped += [p.grad.numpy().copy() for p in ps[:3]]
         lib.nn.utils.clip_grad_value_(ps, 0.1)
         results.append([total.numpy(), *clipped, *(p.grad.numpy() for p in ps[:3])])
     for a, b in zip(*results):
@@ -434,6 +436,12 @@ def test_clipping_and_vectors():
     assert nn.utils.clip_grad_norm_(p, 5.0).item() == pytest.approx(0.5) and p.grad.tolist() == pytest.approx(
         [0.3, 0.4]
     )
+    with pytest.warns(UserWarning, match="empty generator"):
+        assert nn.utils.clip_grad_norm_(iter([]), 1.0).item() == 0
+    half = nn.Parameter(tl.zeros(4096).half())
+    half.grad = tl.full((4096,), 100.0).half()
+    nn.utils.clip_grad_norm_(half, 64.0, error_if_nonfinite=True)  # the sum of squares is beyond float16
+    np.testing.assert_allclose(half.grad.float().numpy(), 1.0, rtol=1e-3)
     net = nn.Linear(2, 3)
     v = nn.utils.parameters_to_vector(net.parameters())
     assert v.shape == (9,)

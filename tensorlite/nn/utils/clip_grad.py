@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.create import tensor
 from tensorlite.ops.join import stack
+from tensorlite.ops.reduce import norm
 
 
 def _gradients(parameters: Any) -> list[Tensor]:
-    parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    return [p.grad for p in parameters if p.grad is not None]
+    given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not given and isinstance(parameters, Iterator):
+        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3)
+    return [p.grad for p in given if p.grad is not None]
 
 
 def _norm(x: Tensor, norm_type: float) -> Tensor:
-    """(sum |x| ** norm_type) ** (1 / norm_type), the greatest |x| for inf; half types are summed in float32."""
-    x = x.float() if x.dtype.is_half else x
-    if norm_type == float("inf"):
-        return x.abs().max()
-    if norm_type == 2.0:
-        return (x * x).sum().sqrt()
-    return (x.abs() ** norm_type).sum() ** (1.0 / norm_type)
+    """The norm of all elements; half types are summed in float32."""
+    return norm(x.float() if x.dtype.is_half else x, norm_type)
 
 
 def get_total_norm(
@@ -58,10 +57,25 @@ def clip_grad_norm_(
     with no_grad():
         grads = _gradients(parameters)
         total = get_total_norm(grads, norm_type, error_if_nonfinite)
-        factor = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)
-        for g in grads:
-            g.mul_(factor.to(g.dtype))
+        _scale(grads, max_norm, total)
         return total
+
+
+def clip_grads_with_norm_(
+    parameters: Iterable[Tensor] | Tensor, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale all gradients, in place, by max_norm / total_norm where that is less than 1.
+
+    It is the second half of ``clip_grad_norm_``, for a norm that is known already.
+    """
+    with no_grad():
+        _scale(_gradients(parameters), max_norm, total_norm)
+
+
+def _scale(grads: list[Tensor], max_norm: float, total_norm: Tensor) -> None:
+    factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.mul_(factor.to(g.dtype))
 
 
 def clip_grad_value_(parameters: Iterable[Tensor] | Tensor, clip_value: float, foreach: bool | None = None) -> None:
