@@ -55,6 +55,14 @@ from tensorlite.ops.activation import (
     softmax as softmax,
     tanh as tanh,
 )
+from tensorlite.ops.blend import (
+    addcdiv as addcdiv,
+    addcmul as addcmul,
+    atan2 as arctan2,
+    atan2 as atan2,
+    lerp as lerp,
+    logaddexp as logaddexp,
+)
 from tensorlite.ops.cast import (
     clone as clone,
 )
@@ -147,8 +155,12 @@ from tensorlite.ops.functions import (
     ceil as ceil,
     cos as cos,
     exp as exp,
+    expm1 as expm1,
     floor as floor,
     log as log,
+    log1p as log1p,
+    log2 as log2,
+    log10 as log10,
     reciprocal as reciprocal,
     round as round,
     rsqrt as rsqrt,
@@ -311,6 +323,14 @@ from tensorlite.ops.sort import (
     sort as sort,
     topk as topk,
     unique as unique,
+)
+from tensorlite.ops.tally import (
+    count_nonzero as count_nonzero,
+    prod as prod,
+    repeat_interleave as repeat_interleave,
+    roll as roll,
+    std_mean as std_mean,
+    var_mean as var_mean,
 )
 from tensorlite.shapes import Size as Size
 

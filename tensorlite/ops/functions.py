@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from tensorlite.autograd.methods import op, public
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
@@ -24,8 +28,6 @@ def _(make):
 
 @exp_p.ref
 def _(x):
-    import numpy as np
-
     return np.power(np.e, x)
 
 
@@ -48,12 +50,59 @@ def _(make):
 
 @log_p.ref
 def _(x):
-    import numpy as np
-
     return np.log2(x) / np.log2(np.e)
 
 
 log = public(log_p)
+
+
+@primitive(elementwise=True, ufunc="log1p", floats=True)
+def log1p_p(xp, x, out):
+    """log(1 + x), exact also where x is tiny."""
+
+
+@primitive(elementwise=True, ufunc="expm1", floats=True)
+def expm1_p(xp, x, out):
+    """exp(x) - 1, exact also where x is tiny."""
+
+
+@primitive(elementwise=True, ufunc="log2", floats=True)
+def log2_p(xp, x, out):
+    """The logarithm to the base 2."""
+
+
+@primitive(elementwise=True, ufunc="log10", floats=True)
+def log10_p(xp, x, out):
+    """The logarithm to the base 10."""
+
+
+log1p_p.grad(x=lambda g, x: g / (x + 1.0))
+expm1_p.grad(x=lambda g, x: g * exp_p(x))
+log2_p.grad(x=lambda g, x: g / (x * math.log(2)))
+log10_p.grad(x=lambda g, x: g / (x * math.log(10)))
+
+
+@log1p_p.cases
+@log2_p.cases
+@log10_p.cases
+def _(make):
+    yield dict(x=make(3, 4, low=0.2))
+    yield dict(x=make.ints(4, low=1))
+    yield dict(x=make(0, 2))
+
+
+@expm1_p.cases
+def _(make):
+    yield dict(x=make(3, 4))
+    yield dict(x=make.tensor([1e-5, -1e-5, 0.0]))
+    yield dict(x=make.ints(4))
+
+
+log1p_p.ref(lambda x: 2 * np.arctanh(x / (2 + x)))
+expm1_p.ref(lambda x: 2 * np.sinh(x / 2) * np.exp(x / 2))
+log2_p.ref(lambda x: np.log(x) / math.log(2))
+log10_p.ref(lambda x: np.log(x) / math.log(10))
+log1p, expm1, log2, log10 = public(log1p_p), public(expm1_p), public(log2_p), public(log10_p)
 
 
 @primitive(elementwise=True, ufunc="sqrt", floats=True)
@@ -121,15 +170,11 @@ def _(make):
 
 @sin_p.ref
 def _(x):
-    import numpy as np
-
     return np.imag(np.exp(1j * x))
 
 
 @cos_p.ref
 def _(x):
-    import numpy as np
-
     return np.real(np.exp(1j * x))
 
 
@@ -149,10 +194,6 @@ def _rounding(name: str):
 
     @rounded_p.ref
     def _(x):
-        import math
-
-        import numpy as np
-
         return np.array([getattr(math, name, round)(v) for v in x], float)
 
     return rounded_p
