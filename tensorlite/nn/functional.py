@@ -40,6 +40,7 @@ from tensorlite.ops.pair_loss import (
 from tensorlite.ops.piecewise import hardshrink, hardsigmoid, hardswish, prelu, rrelu, softshrink, threshold
 from tensorlite.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tensorlite.ops.random import alpha_dropout, dropout, dropout1d, dropout2d
+from tensorlite.ops.resize import interpolate
 from tensorlite.ops.rows import embedding
 from tensorlite.ops.signals import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, conv_transpose1d, max_pool1d
 from tensorlite.ops.smooth import elu, gelu, hardtanh, leaky_relu, logsigmoid, relu6, silu, softplus
@@ -169,6 +170,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
