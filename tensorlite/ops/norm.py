@@ -43,10 +43,10 @@ def _fold(total: Any, shape: tuple) -> Any:
     return (total.sum(axis=axes, keepdims=True) if axes else total).reshape(shape)
 
 
-def _steady(shape: tuple, x: tuple, dim: tuple) -> bool:
-    """Whether a scale of this shape is one number for all that is reduced together."""
+def _steady(shape: tuple, x: tuple, dim: tuple) -> tuple:
+    """Those of ``dim`` along which a scale of this shape does not vary."""
     lead = len(x) - len(shape)
-    return all(k < lead or shape[k - lead] == 1 for k in dim)
+    return tuple(k for k in dim if k < lead or shape[k - lead] == 1)
 
 
 def _normalize(
@@ -75,13 +75,18 @@ def normalize_dx_p(xp, dy, x, mean, var, w=None, out=None, out_dw=None, out_db=N
     n = xp.asarray(_number(x, dim), mean.dtype)
     r = 1 / xp.sqrt(var + eps)
     xp.subtract(x, mean, out=out)
-    if _steady(shape, x.shape, dim):
-        total, inner = xp.add.reduce(dy, axis=dim, keepdims=True), _inner(xp, dy, out, dim)
+    if steady := _steady(shape, x.shape, dim):  # reduced first where the scale is one number: what is left is small
+        total, inner = xp.add.reduce(dy, axis=steady, keepdims=True), _inner(xp, dy, out, steady)
         out_db[...] = _fold(total, shape).reshape(affine)
         out_dw[...] = _fold(inner * r, shape).reshape(affine)
-        scale = r if w is None else r * w.reshape(shape)
-        xp.multiply(out, inner * (r * r) / n * -scale, out=out)
-        xp.subtract(out, total / n * scale, out=out)
+        scale = r
+        if w is not None:
+            w = w.reshape(shape)
+            total, inner, scale = total * w, inner * w, r * w
+        if rest := tuple(k for k in dim if k not in steady):
+            total, inner = (xp.add.reduce(t, axis=rest, keepdims=True) for t in (total, inner))
+        xp.multiply(out, inner * (r * r * r) / -n, out=out)
+        xp.subtract(out, total * r / n, out=out)
         xp.add(out, dy * scale, out=out)
         return
     out_db[...] = _fold(dy, shape).reshape(affine)
@@ -433,6 +438,7 @@ def batch_norm(
 
 # ---- the gradient's own cases
 _ROWS = dict(dim=(1,), shape=(4,), affine=(4,), eps=1e-2)
+_GROUPS = dict(dim=(2, 3), shape=(1, 2, 2, 1), affine=(4,), eps=1e-2)
 _CHANNELS = dict(dim=(0, 2), shape=(1, 4, 1), affine=(4,), eps=1e-2)
 
 
@@ -454,6 +460,8 @@ def _(make):
     yield dict(dy=make(3, 4), **_moments(make, 3, 4, dim=(1,)), **_ROWS)
     yield dict(dy=make(3, 4, 2), **_moments(make, 3, 4, 2, dim=(0, 2)), w=make(4), **_CHANNELS)
     yield dict(dy=make(3, 4, 2), **_moments(make, 3, 4, 2, dim=(0, 2)), **_CHANNELS)
+    yield dict(dy=make(3, 2, 2, 3), **_moments(make, 3, 2, 2, 3, dim=(2, 3)), w=make(4), **_GROUPS)
+    yield dict(dy=make(3, 2, 2, 3), **_moments(make, 3, 2, 2, 3, dim=(2, 3)), **_GROUPS)
 
 
 @normalize_dx_p.ref
