@@ -172,3 +172,76 @@ def test_dropped_weights_in_training_only():
 def test_what_is_refused(call, error):
     with pytest.raises(error, match=r"wanted|should|expect|must|divisible|need|only"):
         call()
+
+
+# ---- transformers
+NETS = {
+    "encoder layer": lambda n: n.TransformerEncoderLayer(E, HEADS, 16, dropout=0.0),
+    "encoder layer, norm first": lambda n: n.TransformerEncoderLayer(
+        E, HEADS, 16, 0.0, "gelu", norm_first=True, bias=False
+    ),
+    "encoder": lambda n: n.TransformerEncoder(
+        n.TransformerEncoderLayer(E, HEADS, 16, dropout=0.0), 2, n.LayerNorm(E), enable_nested_tensor=False
+    ),
+    "decoder layer": lambda n: n.TransformerDecoderLayer(E, HEADS, 16, dropout=0.0, layer_norm_eps=1e-3),
+    "decoder": lambda n: n.TransformerDecoder(n.TransformerDecoderLayer(E, HEADS, 16, dropout=0.0), 2),
+    "transformer": lambda n: n.Transformer(E, HEADS, 1, 2, 16, dropout=0.0),
+}
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # PyTorch's, of a fast path that it does not take
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", list(NETS))
+def test_transformers_are_pytorchs(name, masked):
+    """State, repr, output and gradients in training."""
+    torch = pytest.importorskip("torch")
+    mine, results = NETS[name](nn).double(), []
+    for lib in (tl, torch):
+        rng = np.random.default_rng(0)
+        net = mine if lib is tl else NETS[name](torch.nn).double()
+        if lib is torch:
+            net.load_state_dict({k: torch.from_numpy(v.numpy().copy()) for k, v in mine.state_dict().items()})
+        x, y = (lib.tensor(rng.standard_normal((rows, N, E)), requires_grad=True) for rows in (L, 3))
+        mask = lib.nn.Transformer.generate_square_subsequent_mask(L, dtype=lib.float64)
+        padding = lib.tensor(np.array([[0.0, 0.0, 0.0, -math.inf]] * N))
+        if "encoder" in name:
+            given, masks = (x,), dict(src_key_padding_mask=padding)
+            masks["src_mask" if "layer" in name else "mask"] = mask
+        elif "decoder" in name:
+            given, masks = (x, y), dict(tgt_mask=mask, tgt_key_padding_mask=padding)
+        else:
+            given, masks = (y, x), dict(tgt_mask=mask)
+        out = net(*given, **(masks if masked else {}))
+        (out * out * lib.tensor(rng.standard_normal(tuple(out.shape)))).sum().backward()
+        results.append(
+            [
+                out.detach().numpy(),
+                *(t.grad.numpy() for t in given),
+                *(p.grad.numpy() for _, p in sorted(net.named_parameters())),
+                list(net.state_dict()),
+                repr(net),
+            ]
+        )
+    for a, b in zip(*results):
+        if isinstance(a, np.ndarray):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+        else:
+            assert a == b
+
+
+def test_a_causal_encoder_sees_nothing_ahead():
+    tl.manual_seed(0)
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, HEADS, 16, batch_first=True), 2).eval()
+    x = tl.rand(1, L, E)
+    changed = x.clone()
+    changed[:, -1] = 5.0
+    mask = nn.Transformer.generate_square_subsequent_mask(L)
+    a, b = (net(t, mask=mask, is_causal=True).detach().numpy() for t in (x, changed))
+    np.testing.assert_array_equal(a[:, :-1], b[:, :-1])
+    assert not np.allclose(a[:, -1], b[:, -1])
+    assert net.layers[0].linear1.weight is not net.layers[1].linear1.weight
+    with pytest.raises(RuntimeError, match="relu/gelu"):
+        nn.TransformerEncoderLayer(E, HEADS, activation="tanh")
+    with pytest.raises(RuntimeError, match="equal to d_model"):
+        nn.Transformer(E, HEADS, 1, 1, 16)(tl.rand(3, 1, E), tl.rand(3, 1, E + 1))
