@@ -467,3 +467,34 @@ def test_a_net_learns():
         loss.backward()
         opt.step()
     assert (net(x).argmax(1) == y).float().mean().item() > 0.95
+
+
+@pytest.mark.parity
+def test_a_net_learns_as_pytorchs_does(torch):
+    """Layers, an optimizer, a schedule and clipping together, from the same first values."""
+
+    def build(n):
+        return n.Sequential(
+            *(n.ZeroPad2d(1), n.Conv2d(1, 8, 3), n.GroupNorm(2, 8), n.Mish(), n.MaxPool2d(2)),
+            *(n.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"), n.InstanceNorm2d(8, affine=True), n.PReLU(8)),
+            *(n.Upsample(scale_factor=2), n.AdaptiveAvgPool2d(2), n.Flatten(), n.RMSNorm(32)),
+            *(n.Linear(32, 16), n.Hardswish(), n.Linear(16, 4)),
+        ).double()
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((32, 1, 8, 8)), rng.integers(0, 4, 32)
+    nets, losses = twins(torch, build), []
+    for lib, net in zip((tl, torch), nets):
+        optimizer = lib.optim.RMSprop(net.parameters(), lr=3e-3, momentum=0.5)
+        schedule = lib.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=20)
+        x, y = lib.tensor(images), lib.tensor(labels)
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = lib.nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            lib.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+    assert losses[19] < losses[0] / 2
+    np.testing.assert_allclose(losses[:20], losses[20:], rtol=1e-8)

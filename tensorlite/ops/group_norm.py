@@ -167,9 +167,10 @@ def _(input, running_mean=None, running_var=None, weight=1.0, bias=0.0, use_inpu
 
 @op(torch="nn.functional.rms_norm")
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """input / sqrt(mean(input²) + eps) * weight, with the mean over the last dimensions; eps None is the dtype's own.
+    """input / sqrt(mean(input²) + eps) * weight, with the mean over the last dimensions.
 
-    input (..., *normalized_shape), weight of ``normalized_shape`` or None. Half types are computed in float32.
+    input (..., *normalized_shape), weight of ``normalized_shape`` or None. Half types are computed in float32; ``eps``
+    None is the machine epsilon of the dtype that computes.
     Source: Zhang and Sennrich, "Root mean square layer normalization" (NeurIPS 2019).
 
     >>> import tensorlite as tl
