@@ -1,9 +1,11 @@
-"""Running the program ``tensorlite`` in a test: in this process, or in one of its own."""
+"""Running the program ``tensorlite`` in a test, in this process or in one of its own, and a little data for it."""
 
 import os
 import signal
 import subprocess
 import sys
+
+import numpy as np
 
 import tensorlite as tl
 from tensorlite.cli import main
@@ -31,3 +33,22 @@ def program(*argv):
         env=dict(os.environ, PYTHONPATH=package),
         **listen,
     )
+
+
+def write_small_data(folder):
+    """A little of what every program but the digits' ones reads, so little that a training takes a moment."""
+    rng = np.random.default_rng(0)
+    nouns, good, bad = ["film", "plot", "actor", "scene"], ["good", "great", "fine"], ["bad", "dull", "poor"]
+    for name, words in (("rt-polarity.pos", good), ("rt-polarity.neg", bad)):
+        lines = (f"the {nouns[k % 4]} is {words[k % 3]} , caf\xe9 {'.' * (k % 5)}" for k in range(900))
+        (folder / name).write_bytes("\n".join(lines).encode("latin-1"))
+    (folder / "tinyshakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 80)
+    days = np.arange("1981-01-01", "1981-12-31", dtype="datetime64[D]")
+    degrees = 10 + 5 * np.sin(np.arange(len(days)) / 9) + rng.normal(0, 1, len(days))
+    cells = ["" if k % 50 == 7 else f"{d:.1f}" for k, d in enumerate(degrees)]
+    rows = (f'"{day}",{cell}' for day, cell in zip(days, cells))
+    (folder / "daily-min-temperatures.csv").write_text("\n".join(['"Date","Temp"', *rows]))
+    header = "No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir"
+    rows = (f"{k},2010,1,1,{k % 24},{'NA' if k % 9 == 0 else 50 + k % 30},1,{k % 7},{1000 + k % 5},NW,1.5,0,{k % 3}"
+            for k in range(600))  # fmt: skip
+    (folder / "pollution.csv").write_text("\n".join([header, *rows]))

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from program_harness import cli
+from program_harness import cli, write_small_data
 
 import tensorlite as tl
 from tensorlite.examples import series, sources
@@ -32,21 +32,7 @@ FIGURE = {
 @pytest.fixture
 def folder(place, monkeypatch):
     """A folder ``digits`` with a little of every program's data; no mirror answers."""
-    rng = np.random.default_rng(0)
-    nouns, good, bad = ["film", "plot", "actor", "scene"], ["good", "great", "fine"], ["bad", "dull", "poor"]
-    for name, words in (("rt-polarity.pos", good), ("rt-polarity.neg", bad)):
-        lines = (f"the {nouns[k % 4]} is {words[k % 3]} , caf\xe9 {'.' * (k % 5)}" for k in range(900))
-        (place / "digits" / name).write_bytes("\n".join(lines).encode("latin-1"))
-    (place / "digits/tinyshakespeare.txt").write_text("To be, or not to be: that is the question.\n" * 60)
-    days = np.arange("1981-01-01", "1981-12-31", dtype="datetime64[D]")
-    degrees = 10 + 5 * np.sin(np.arange(len(days)) / 9) + rng.normal(0, 1, len(days))
-    cells = ["" if k % 50 == 7 else f"{d:.1f}" for k, d in enumerate(degrees)]
-    rows = (f'"{day}",{cell}' for day, cell in zip(days, cells))
-    (place / "digits/daily-min-temperatures.csv").write_text("\n".join(['"Date","Temp"', *rows]))
-    header = "No,year,month,day,hour,pm2.5,DEWP,TEMP,PRES,cbwd,Iws,Is,Ir"
-    rows = (f"{k},2010,1,1,{k % 24},{'NA' if k % 9 == 0 else 50 + k % 30},1,{k % 7},{1000 + k % 5},NW,1.5,0,{k % 3}"
-            for k in range(600))  # fmt: skip
-    (place / "digits/pollution.csv").write_text("\n".join([header, *rows]))
+    write_small_data(place / "digits")
     for source in (sources.SHAKESPEARE, sources.REVIEWS, sources.TEMPERATURE, sources.POLLUTION):
         monkeypatch.setitem(source.__dict__, "mirrors", ("http://127.0.0.1:9/",))
     return place

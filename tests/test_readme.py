@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from program_harness import write_small_data
 
 from tensorlite import config
 
@@ -96,7 +97,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """A folder to work in: a small MNIST (bright squares at ten places), a picture, and the command on the path."""
+    """A folder to work in: a small MNIST (bright squares at ten places) and other data, and the command on the path."""
     from PIL import Image
 
     desk = tmp_path_factory.mktemp("desk")
@@ -110,6 +111,7 @@ def desk(tmp_path_factory) -> Path:
             image[4 + 12 * (label % 2) : 12 + 12 * (label % 2), 2 + 5 * (label // 2) : 7 + 5 * (label // 2)] = 255
         write_idx(desk / "data" / f"{stem}-images-idx3-ubyte.gz", images)
         write_idx(desk / "data" / f"{stem}-labels-idx1-ubyte.gz", labels)
+    write_small_data(desk / "data")
     Image.fromarray(images[0].astype(np.uint8)).save(desk / "digit.png")
     command = desk / "bin" / "tensorlite"  # what the installed one does, on this very checkout
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tensorlite "$@"\n')
