@@ -7,6 +7,8 @@ import time
 import pytest
 from program_harness import program
 
+resource = pytest.importorskip("resource")
+
 SETTINGS = ("train", "mnist", "--data", "digits", "--epochs", "12", "--batch-size", "20", "--dropout", "0.3",
             "--augment", "--checkpoint-every", "0.02")  # fmt: skip
 
@@ -82,3 +84,23 @@ def test_damaged_checkpoint_is_passed_over(place):
     out = ended(process)
     assert f"{paths[-1].name}: is cut off" in out and f"taking the one before it, {paths[-2].name}" in out
     assert (place / "again.safetensors").read_bytes() == (place / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of files are set from outside on Linux alone")
+def test_a_full_disk_loses_nothing(place):
+    """From a moment on no file may grow beyond 100 kB: older weights and checkpoints stay, and the run goes on later."""
+    ended(started("--out", "whole.safetensors"))
+    before = (place / "whole.safetensors").read_bytes()
+    (place / "again.safetensors").write_bytes(b"older weights")
+    folder = place / "again.checkpoints"
+    process = started("--out", "again.safetensors")
+    while not list(folder.glob("step-*")):
+        time.sleep(0.01)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and "again.safetensors: could not be written: File too large" in err, (out, err)
+    assert "no checkpoint of step" in out and "the one before it is as it was" in out
+    assert (place / "again.safetensors").read_bytes() == b"older weights"
+    assert not list(place.rglob("*.tmp"))
+    out = ended(program(*SETTINGS, "--out", "again.safetensors", "--resume"))
+    assert "going on after step" in out and (place / "again.safetensors").read_bytes() == before
