@@ -235,6 +235,22 @@ def test_what_is_not_there_is_said_once_and_not_dropped(tmp_path):
     assert "char_lm train tensorlite: not available: nn.LSTM" in text and "jax: skipped, jax is not installed" in text
 
 
+def test_a_process_with_an_environment_of_its_own_starts_again_with_it(monkeypatch):
+    started = []
+    monkeypatch.setattr(child.os, "execve", lambda *given: started.append(given) or sys.exit(0))
+    job = json.dumps(dict(lib="torch_kept"))
+    with pytest.raises(SystemExit):
+        child.main(job)
+    ((program, arguments, env),) = started
+    assert program == sys.executable and arguments[-1] == job and set(child.KEEP_MEMORY.items()) <= set(env.items())
+    assert env["PATH"] == os.environ["PATH"]
+    for key, value in child.KEEP_MEMORY.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(child, "run", lambda job: {"status": "ok"})
+    child.main(job)
+    assert len(started) == 1
+
+
 def test_the_child_says_what_a_library_lacks(monkeypatch):
     job = dict(workload="vae", phase="train", lib="tensorlite", seconds=0.01, threads=1, small=True)
     monkeypatch.setattr(child, "keep_to", lambda threads: None)
@@ -323,7 +339,7 @@ def test_the_same_weights_give_pytorchs_losses(name, monkeypatch):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("lib", ["torch", "torch_fused", "torch_nhwc"])
+@pytest.mark.parametrize("lib", ["torch", "torch_fused", "torch_nhwc", "torch_kept"])
 def test_a_pytorch_process_holds_no_tensorlite(lib):
     pytest.importorskip("torch")
     got = harness.run(["cnn_b32"], ["train"], [lib], CHILD, rounds=1, seconds=0.02, small=True, folder=ROOT)

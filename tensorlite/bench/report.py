@@ -78,7 +78,8 @@ def describe(report: dict[str, Any]) -> str:
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
     small = ", tiny sizes" if report["small"] else ""
-    return f"{report['date']}, {machine['cpu']}, {report['threads']} threads of {machine['cores']} cores{small}; {versions}"
+    cores = f"{report['threads']} threads of {machine['cores']} cores"
+    return f"{report['date']}, {machine['cpu']}, {cores}{small}; {versions}"
 
 
 def _cell(result: dict[str, Any]) -> str:
