@@ -88,7 +88,7 @@ def test_damaged_checkpoint_is_passed_over(place):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of files are set from outside on Linux alone")
 def test_a_full_disk_loses_nothing(place):
-    """From a moment on no file may grow beyond 100 kB: older weights and checkpoints stay, and the run goes on later."""
+    """From a moment on no file may grow beyond 100 kB: the older files stay, and the run goes on later."""
     ended(started("--out", "whole.safetensors"))
     before = (place / "whole.safetensors").read_bytes()
     (place / "again.safetensors").write_bytes(b"older weights")
