@@ -111,14 +111,46 @@ def test_all_kinds_of_things_come_through():
 
 
 def test_large_batches_stay_valid_when_the_workers_are_gone(monkeypatch):
-    for most in (handover._MOST_MAPPED, 3):  # more than are mapped at a time are copied
-        monkeypatch.setattr(handover, "_MOST_MAPPED", most)
+    for most in (handover._MOST_LIVE, 3):  # more than are mapped at a time are copied
+        monkeypatch.setattr(handover, "_MOST_LIVE", most)
         batches = list(loader(lambda i: tl.full((100, 100), i), n=20))
-        assert len(handover._mapped) == min(most, 10)
+        assert len(handover._live) == min(most, 10)
         assert [b[:, 99, 99].tolist() for b in batches] == [[k, k + 1] for k in range(0, 20, 2)]
         del batches
         gc.collect()
-        assert len(handover._mapped) == 0
+        assert len(handover._live) == 0
+
+
+def test_memory_is_used_again_only_when_nobody_looks_at_it(monkeypatch):
+    seen, made = [], []
+    segment = handover._Segment
+    monkeypatch.setattr(handover, "_Segment", lambda: made.append(1) or segment())
+
+    def sizes(i):  # they grow and shrink; how many segments this worker made so far goes with them
+        return tl.full((50 * (i % 3 + 1), 60), i), len(made)
+
+    for i, (batch, count) in enumerate(loader(sizes, None, 40, num_workers=1)):
+        seen.append(count)
+        if i == 0:
+            view = batch.t()[3, 1:]  # keeps the memory by itself
+        assert (batch == i).all() and batch.shape[0] == 50 * (i % 3 + 1) and (view == 0).all()
+    assert seen[-1] <= 6
+
+
+def test_memory_that_a_forked_process_may_read_is_not_used_again():
+    iterator = iter(loader(lambda i: tl.full((100, 100), i), None, 30, num_workers=1))
+    batch = next(iterator)
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:  # reads when the parent has long let go of it
+        os.close(theirs)
+        os.read(ours, 1)
+        os._exit(int(not (batch == 0).all()))
+    del batch
+    assert [int(b[5, 5]) for b in iterator] == list(range(1, 30))
+    os.write(theirs, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(ours), os.close(theirs)
 
 
 def test_without_memory_to_share(monkeypatch):

@@ -37,6 +37,7 @@ class Pool:
         self._timeout = loader.timeout or None
         self._processes: list[Any] = []
         self._pipes: list[Any] = []
+        self._receivers: list[handover.Receiver] = []
         self._finalizer = weakref.finalize(self, _stop, os.getpid(), self._processes, self._pipes, _GRACE_SECONDS)
         job = Job(
             loader.dataset,
@@ -60,6 +61,7 @@ class Pool:
     def _start(self, context: Any, job: Job, number: int, seed: int) -> None:
         ours, theirs = context.Pipe(duplex=True)
         self._pipes.append(ours)
+        self._receivers.append(handover.Receiver(ours))
         with theirs, _no_interrupt(), warnings.catch_warnings():
             # Python 3.12 warns of threads at a fork; ours and BLAS's are made anew in the child
             warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
@@ -94,7 +96,7 @@ class Pool:
     def send(self, worker: int, task: tuple) -> None:
         """Give a worker a task. That it is dead is noticed where its answer is waited for."""
         with contextlib.suppress(ConnectionError):
-            self._pipes[worker].send(task)
+            self._pipes[worker].send((self._receivers[worker].released(), task))
 
     def answer(self, workers: Iterable[int]) -> tuple[int, int, int, memoryview]:
         """(worker, number, kind, data) of the next answer of one of these workers.
@@ -111,7 +113,7 @@ class Pool:
             for pipe, worker in among.items():
                 if pipe in ready:
                     try:
-                        epoch, number, kind, data = handover.receive(pipe)
+                        epoch, number, kind, data = self._receivers[worker].receive()
                     except (EOFError, OSError) as error:
                         raise RuntimeError(self._death(worker)) from error
                     if epoch == self.epoch:

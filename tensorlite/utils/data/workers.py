@@ -108,7 +108,8 @@ class _Text(str):
 def work(pipe: Any, job: Job, number: int, seed: int) -> None:
     """The life of worker ``number``: answers tasks from the pipe until it closes.
 
-    Tasks are (epoch, seed, Reader or None), which begins an epoch, and (number, indices), which asks for a batch.
+    Tasks are (epoch, seed, Reader or None), which begins an epoch, and (number, indices), which asks for a batch. With
+    each come the segments that were released.
     """
     global _info
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
@@ -125,15 +126,16 @@ def work(pipe: Any, job: Job, number: int, seed: int) -> None:
             job.worker_init_fn(number)
         except Exception as error:
             wrong = Failure.of(error)
-    epoch, make = 0, None
+    epoch, make, sender = 0, None, handover.Sender(pipe, job.inline)
     try:
         while True:
-            task = pipe.recv()
+            released, task = pipe.recv()
+            sender.released(released)
             if len(task) == 3:
                 epoch, make = task[0], wrong or _maker(job, number, *task[1:])
             else:
                 kind, pieces = _answer(make, task)
-                handover.send(pipe, epoch, task[0], kind, pieces, job.inline)
+                sender.send(epoch, task[0], kind, pieces)
     except (EOFError, ConnectionError):
         pass  # the parent has ended this loop
 
