@@ -174,6 +174,28 @@ def test_one_tensor_given_twice_gets_both_gradients():
         np.testing.assert_allclose(both.detach().numpy(), (apart[0] + apart[1]).numpy(), 1e-12)
 
 
+def test_an_output_that_does_not_depend_on_what_wants_a_gradient():
+    module = make("projected")
+    for p in module.parameters():
+        p.requires_grad_(p is module.weight_hr_l0)
+    for create_graph in (False, True):
+        c_n = module(rand(1, 2, 2))[1][1]  # of the first step: no projection came before
+        (g,) = tl.autograd.grad(c_n.sum(), module.weight_hr_l0, create_graph=create_graph, allow_unused=True)
+        assert g is None or (g == 0).all()
+
+
+def test_second_order_leaves_the_graph_before_it_alone():
+    """The layer's gradient formula stops at its inputs: what made them is walked once, by the backward itself."""
+    leaf = rand(3, 2, 2).requires_grad_()
+    x = leaf * 2
+    calls = []
+    x.register_hook(lambda g: calls.append(g))
+    (g,) = tl.autograd.grad(make("GRU")(x)[0].sum(), leaf, create_graph=True)
+    assert len(calls) == 1
+    g.sum().backward()
+    assert leaf.grad.abs().sum() > 0
+
+
 def test_one_node_a_layer():
     module = make("LSTM")
     y = module(rand(5, 2, 2))[0]

@@ -146,14 +146,17 @@ def _walk(roots: list, starts: list, keep: bool, create_graph: bool, targets: li
 
 
 def between(tops: list, grads: list, ends: tuple) -> list:
-    """The gradients that come to the nodes ``ends`` from ``tops``; nothing beyond is visited, nothing is freed."""
+    """The gradients that come to the nodes ``ends`` from ``tops``; nothing beyond is visited, nothing is freed.
+
+    A top or gradient that is None brings nothing. ``create_graph`` is as the mode says.
+    """
     waiting: dict[Any, Any] = {}
     heap: list = []
     leaves: dict[Leaf, Any] = {}
     owned: set = set()
     create_graph = mode().grad
     for node, g in zip(tops, grads):
-        if g is not None:
+        if node is not None and g is not None:
             _deliver(node, g, waiting, owned, heap, leaves, create_graph)
     wanted: dict[Any, Any] = dict.fromkeys(ends)
     _descend(waiting, owned, heap, leaves, True, create_graph, wanted, None, stop=True)

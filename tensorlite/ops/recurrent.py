@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.spec import Spec
-from tensorlite.autograd.tape import grad
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tape import between
+from tensorlite.autograd.tensor import Tensor, current_node, from_array
 from tensorlite.dtypes import int64
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.join import cat
@@ -145,13 +145,10 @@ def gradients_of(forward: Callable, inputs: tuple, g: Any, want: tuple) -> tuple
             own[k] = expand(t, t._spec.shape)
             if not own[k].requires_grad:  # it did when the forward ran
                 own[k].requires_grad_()
-    used = [(y, gy) for y, gy in zip(forward(*own), g) if gy is not None]
-    wanted = [k for k, w in enumerate(want) if w]
-    found = grad([y for y, _ in used], [own[k] for k in wanted], [gy for _, gy in used], True, True, True)
-    grads: list = [None] * len(inputs)
-    for k, f in zip(wanted, found):
-        grads[k] = f
-    return tuple(grads)
+    ends = {k: current_node(own[k]) for k, w in enumerate(want) if w}
+    found = between([current_node(y) for y in forward(*own)], g, tuple(ends.values()))
+    grads = dict(zip(ends, found))
+    return tuple(grads.get(k) for k in range(len(inputs)))
 
 
 def rows_of(x: Tensor) -> Tensor:
