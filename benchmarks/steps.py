@@ -108,5 +108,7 @@ def listing() -> list[str]:
     for workload in WORKLOADS.values():
         train, infer = (workload.gflop(phase) for phase in PHASES)
         batch = workload.sizes["batch"]
-        lines.append(f"  {workload.name:10s} {workload.title}; batch {batch}; GFLOP {train:.3g} train, {infer:.3g} infer")
+        lines.append(
+            f"  {workload.name:10s} {workload.title}; batch {batch}; GFLOP {train:.3g} train, {infer:.3g} infer"
+        )
     return [*lines, "libraries:", *(f"  {name}" for name in LIBS)]

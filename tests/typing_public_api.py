@@ -61,6 +61,19 @@ def train(net: Net, steps: int) -> list[float]:
     return losses
 
 
+def trained(net: Net) -> tl.Tensor:
+    """The same by a Trainer, with callbacks and a metric."""
+    data = tl.utils.data.TensorDataset(tl.randn(32, 4), tl.randint(0, 2, (32,)))
+    loader = tl.utils.data.DataLoader(data, batch_size=16, shuffle=True)
+    stop = tl.callbacks.EarlyStopping("val_loss", patience=2)
+    optimizer = tl.optim.Adam(net.parameters())
+    trainer = tl.train.Trainer(net, optimizer, F.cross_entropy, metrics=["accuracy"], callbacks=[stop])
+    history = trainer.fit(loader, epochs=2, validation=loader)
+    assert history[-1]["epoch"] == 2 and trainer.evaluate(loader)["accuracy"] <= 1.0
+    predicted: tl.Tensor = trainer.predict(loader)
+    return predicted
+
+
 def main() -> None:
     tl.manual_seed(0)
     x = tl.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=tl.float64, requires_grad=True)
@@ -73,6 +86,7 @@ def main() -> None:
     losses = train(net, 3)
     with tl.no_grad():
         predicted = net.eval()(tl.ones(1, 4)).argmax(dim=1)
+    assert trained(net.train()).shape == (32, 2)
     state = net.state_dict()
     net.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
     assert len(losses) == 6 and predicted.tolist() in ([0], [1])

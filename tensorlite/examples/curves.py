@@ -38,7 +38,7 @@ class Curves:
         loss: str = "cross-entropy",
         figure: str | None = None,
         test: float | None = None,
-        series: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+        series: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
         """Write the picture.
 

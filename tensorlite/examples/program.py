@@ -67,7 +67,7 @@ class Run:
         self.result = Result(check_writable(out))
         self.curves = Curves(plot) if plot else None
         self.resume, self.every = resume, checkpoint_every
-        self.extra = {"program": program, "settings": settings}
+        self.extra: dict[str, Any] = {"program": program, "settings": settings}
         self.folder = checkpoint_folder(self.result.weights)
         self._start = time.perf_counter()
 
