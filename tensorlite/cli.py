@@ -189,7 +189,7 @@ def _text(programs: Any, name: str) -> None:
 def _chars(programs: Any, name: str) -> None:
     option = _program(
         programs, name, "a language model of characters",
-        "Train a stacked LSTM to go on with a text, and print a sample.", epochs=None, lr=2e-3, batch_size=32,
+        "Train a stacked LSTM to go on with a text, and print a sample.", epochs=None, lr=4e-3, batch_size=32,
         data="a text, or the folder with tinyshakespeare.txt (default: looked for in $TENSORLITE_DATA and the cache, "
         "else downloaded)", out="chars.safetensors", plot="the loss",
     )  # fmt: skip

@@ -76,7 +76,7 @@ def train(
     length: int = 64,
     hidden: int = 256,
     layers: int = 2,
-    lr: float = 2e-3,
+    lr: float = 4e-3,
     dropout: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
