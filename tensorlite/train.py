@@ -37,7 +37,8 @@ class Trainer:
     ``history`` (a dict an epoch) and ``losses`` (one a step). ``state_dict`` holds all that decides how it goes on.
 
     Args:
-        model: the Module; it is put in training mode by ``fit`` and in evaluation mode by the others.
+        model: the Module. ``fit`` puts it in training mode unless it is; parts of one that is, and that were put in
+            evaluation mode (a frozen BatchNorm), stay there. The others leave all modes as they were.
         optimizer: of its parameters; only ``fit`` needs one.
         loss: ``(prediction, target) -> scalar``, a loss module or function.
         metrics: of ``tensorlite.metrics``, or their names; they see what ``compute`` gives as prediction and target.
@@ -96,7 +97,9 @@ class Trainer:
         self._trained = False  # whether the running epoch's batches are all done, and only its validation is to come
         self._total, self._count = 0.0, 0  # the sum of the running epoch's losses and of its samples
         self._loader: Any = None
-        self._loader_state: Any = None  # what load_state_dict found, for the loader that fit will be given
+        self._loader_state: Any = None  # where the loader that fit will be given is to go on
+        self._after: Any = None  # the loader's state at the end of the epoch's batches, while validation runs
+        self._whole = True  # whether no step is half done
         self._interrupted = False
         self._began = 0.0
 
@@ -115,7 +118,12 @@ class Trainer:
 
     def _computed(self, batch: Any) -> tuple[Tensor, Any, Any]:
         made = self.compute(batch)
+        if isinstance(made, tuple) and len(made) != 3:
+            raise TypeError(f"Trainer: compute gave {_kind(made)}; wanted the loss or (loss, prediction, target)")
         loss, prediction, target = made if isinstance(made, tuple) else (made, None, None)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)
+            raise TypeError(f"Trainer: the loss is {got}; wanted a tensor with one element")
         if self.metrics and prediction is None:
             raise TypeError("Trainer: metrics need compute to give (loss, prediction, target); it gave the loss alone")
         return loss, prediction, target
@@ -130,7 +138,9 @@ class Trainer:
         ``validation`` with ``val_`` before the name, ``lr`` and ``seconds``. Validation draws no random numbers from
         the training's generators.
 
-        Ctrl-C ends it after the step that is running, with checkpoints written; a second one, at once.
+        Ctrl-C ends it after the step that is running, with checkpoints written; a second one, at once and without. An
+        epoch that was left, by that or by an error, is gone on with by the next call with the same loader, after the
+        batches that were handed out; with another loader it begins anew.
 
         Args:
             loader: batches; a DataLoader, whose position is part of ``state_dict``, or anything that can be iterated.
@@ -142,53 +152,87 @@ class Trainer:
         """
         if self.optimizer is None:
             raise ValueError("fit: the Trainer has no optimizer; wanted one")
-        self._loader, self.epochs, self.should_stop = loader, epochs, False
-        self.batches = len(loader) if hasattr(loader, "__len__") else None
+        self.epochs, self.should_stop, self._whole = epochs, False, True
+        self.batches = _batches(loader)
         if resume:
             self._resume()
-        if self._loader_state is not None:
-            loader.load_state_dict(self._loader_state)  # type: ignore[attr-defined]
-            self._loader_state = None
+        passed = self._place(loader)
         with self._listening():
             try:
+                if not self.model.training:
+                    self.model.train()
                 self._tell("on_fit_begin")
                 while self.epoch < epochs and not self.should_stop:
-                    self._fit_epoch(loader, validation)
+                    self._fit_epoch(loader, validation, passed)
+                    passed = 0
                 self.check_finite()
                 self._tell("on_fit_end")
             except KeyboardInterrupt:
-                self._tell("on_interrupt")
+                if self._whole:  # a second Ctrl-C may have come in the middle of a step
+                    self._tell("on_interrupt")
                 raise
             finally:
+                if self.position:  # of an epoch that a later call goes on with
+                    self._loader_state = self._where()
                 self._tell("on_fit_exit")
         return self.history
 
-    def _fit_epoch(self, loader: Iterable, validation: Iterable | None) -> None:
-        self.model.train()
+    def _place(self, loader: Iterable) -> int:
+        """Put the loader where the running epoch goes on, or begin that anew; gives the batches to pass over."""
+        if self._loader is not None and self._loader is not loader:  # other batches than those of the epoch so far
+            self._loader_state = None
+            self._begin_epoch()
+        self._loader, state, self._loader_state = loader, self._loader_state, None
+        if state is None:
+            return self.position
+        if not hasattr(loader, "load_state_dict"):
+            raise TypeError(f"fit: got {_kind(loader)}; wanted a DataLoader, as the epoch that goes on began with one")
+        loader.load_state_dict(state)
+        self._after = state
+        return 0
+
+    def _where(self) -> Any:
+        """The state of the loader, where it has one."""
+        if self._loader_state is not None:  # loaded, and not used yet
+            return self._loader_state
+        if not hasattr(self._loader, "load_state_dict"):
+            return None
+        return self._after if self._trained else self._loader.state_dict()
+
+    def _begin_epoch(self) -> None:
+        """Nothing of the next epoch is done."""
+        self.position, self._trained, self._total, self._count = 0, False, 0.0, 0
+        for m in self.metrics:
+            m.reset()
+
+    def _fit_epoch(self, loader: Iterable, validation: Iterable | None, passed: int) -> None:
         self._began = time.perf_counter()
         self._tell("on_epoch_begin")
         if not self._trained:
-            batches = iter(loader)
-            if not hasattr(loader, "load_state_dict"):  # one that knows no position: what was done is passed over
-                batches = itertools.islice(batches, self.position, None)
-            while group := list(itertools.islice(batches, self.accumulate)):
+            batches = itertools.islice(iter(loader), passed, None)
+            while True:
+                self._whole = False
+                if not (group := list(itertools.islice(batches, self.accumulate))):
+                    break
                 self._step(group)
                 self._tell("on_step_end")
+                self._whole = True
                 self._stop_if_interrupted()
             if not self._count:
                 raise DataError("fit: the loader gave no batch; wanted at least one an epoch")
-            self._trained = True
+            self._after = self._where()
+            self._trained = self._whole = True
         logs: dict[str, Any] = {"epoch": self.epoch + 1, "loss": self._total / self._count}
         logs |= {m.name: m.compute() for m in self.metrics}
         if validation is not None:
             logs |= {f"val_{name}": value for name, value in self.evaluate(validation).items()}
         logs |= {"lr": float(self.optimizer.param_groups[0]["lr"]), "seconds": time.perf_counter() - self._began}
         self.history.append(logs)
-        self.epoch, self.position, self._trained = self.epoch + 1, 0, False
-        self._total, self._count = 0.0, 0
-        for m in self.metrics:
-            m.reset()
+        self.epoch += 1
+        self._begin_epoch()
+        self._whole = False
         self._tell("on_epoch_end", logs)
+        self._whole = True
         self._stop_if_interrupted()
 
     def _step(self, batches: list) -> None:
@@ -197,7 +241,9 @@ class Trainer:
         batches = [self._moved(batch) for batch in batches]
         sizes = [_length(batch) for batch in batches]
         samples = sum(sizes)
-        value = 0.0
+        if not samples:
+            raise DataError("fit: got a batch of 0 samples; wanted 1 or more")
+        value, seen = 0.0, []
         for k, (batch, size) in enumerate(zip(batches, sizes)):
             loss, prediction, target = self._computed(batch)
             found = loss.item()
@@ -210,15 +256,17 @@ class Trainer:
             loss.backward()
             value += found * (size / samples)
             if self.metrics:
-                with no_grad():
-                    for m in self.metrics:
-                        m.update(_detached(prediction), target)
+                seen.append((_detached(prediction), target))
         if self.clip_grad_value is not None:
             clip_grad_value_(self.model.parameters(), self.clip_grad_value)
         if self.clip_grad_norm is not None:
             norm = clip_grad_norm_(self.model.parameters(), self.clip_grad_norm).item()
             if not math.isfinite(norm):
                 raise TrainingError(self._report(f"the gradients' norm is {norm}", batches[-1]))
+        with no_grad():  # not before: batches of a step that fails do not count
+            for prediction, target in seen:
+                for m in self.metrics:
+                    m.update(prediction, target)
         self.optimizer.step()
         self.step += 1
         self.position += len(batches)
@@ -275,15 +323,16 @@ class Trainer:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
-        training = self.model.training
+        modes = [(m, m.training) for m in self.model.modules()]
         self.model.eval()
-        self._tell("on_evaluate_begin")
         try:
+            self._tell("on_evaluate_begin")
             with no_grad(), rng.kept():
                 yield
         finally:
+            for m, training in modes:  # one by one: parts that are frozen in evaluation mode stay so
+                m.training = training
             self._tell("on_evaluate_end")
-            self.model.train(training)
 
     # ---- its state
     def state_dict(self) -> dict[str, Any]:
@@ -292,7 +341,6 @@ class Trainer:
         Weights, optimizer, the loader's position, random generators, the running epoch's sums and metrics, history,
         and each callback's state (schedulers are callbacks).
         """
-        loader = self._loader
         return {
             "format": FORMAT,
             "epoch": self.epoch,
@@ -302,7 +350,7 @@ class Trainer:
             "sums": [self._total, self._count],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "loader": loader.state_dict() if hasattr(loader, "load_state_dict") and not self._trained else None,
+            "loader": self._where(),
             "metrics": [m.state_dict() for m in self.metrics],
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
             "history": self.history,
@@ -329,7 +377,7 @@ class Trainer:
             m.load_state_dict(own)
         for name, own in state["callbacks"].items():
             known[name].load_state_dict(own)
-        self._loader_state = state["loader"]
+        self._loader, self._loader_state = None, state["loader"]
         self.epoch, self.step, self.position = state["epoch"], state["step"], state["position"]
         self._trained, (self._total, self._count) = state["trained"], state["sums"]
         self.history, self.losses = [dict(logs) for logs in state["history"]], state["losses"].tolist()
@@ -396,6 +444,7 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._interrupted = False
 
     def _stop_if_interrupted(self) -> None:
         if self._interrupted:
@@ -438,6 +487,14 @@ def _length(batch: Any) -> int:
     if not found:
         raise TypeError(f"Trainer: a batch is {_kind(batch)} without a tensor; wanted tensors")
     return found[0].shape[0] if found[0].ndim else 1
+
+
+def _batches(loader: Any) -> int | None:
+    """How many batches a loader has, where it knows."""
+    try:
+        return len(loader)
+    except TypeError:  # no length, or one of a stream
+        return None
 
 
 def _kind(value: Any) -> str:

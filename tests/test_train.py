@@ -29,7 +29,7 @@ from tensorlite.callbacks import (
 )
 from tensorlite.errors import DataError, TrainingError
 from tensorlite.train import Trainer
-from tensorlite.utils.data import DataLoader, TensorDataset
+from tensorlite.utils.data import DataLoader, IterableDataset, TensorDataset
 
 
 def problem(n=60, seed=3):
@@ -145,6 +145,18 @@ def test_compute_in_place_of_a_loss():
         (lambda: made().fit([]), DataError, "gave no batch"),
         (lambda: made().evaluate([]), DataError, "gave no batch"),
         (lambda: made().fit([problem().tensors[0]]), TypeError, "a batch is a Tensor; wanted"),
+        (lambda: made().fit([[t[:0] for t in problem().tensors]]), DataError, "fit: got a batch of 0 samples"),
+        (lambda: Trainer(net(), loss=lambda y, t: 1.0).evaluate(loader()), TypeError, "the loss is a float; wanted"),
+        (
+            lambda: Trainer(net(), loss=lambda y, t: y).evaluate(loader()),
+            TypeError,
+            r"tensor of shape \(8, 2\); wanted",
+        ),
+        (
+            lambda: Trainer(net(), compute=lambda m, b: (1, 2)).evaluate(loader()),
+            TypeError,
+            "gave a tuple of 2; wanted",
+        ),
         (lambda: made().fit(loader(), resume=True), ValueError, "without a LastCheckpoint"),
         (lambda: made([EarlyStopping("nonsense")]).fit(loader()), KeyError, "monitor 'nonsense'; wanted one of epoch"),
         (lambda: EarlyStopping(mode="best"), ValueError, "mode 'best'"),
@@ -259,6 +271,138 @@ def test_fits_in_a_thread():
     thread.start()
     thread.join(60)
     assert trainer.epoch == 1
+
+
+def test_parts_in_evaluation_mode_stay_there():
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    model[1].eval()
+    trainer = Trainer(model, tl.optim.SGD(model.parameters(), lr=0.1), F.cross_entropy)
+    trainer.fit(loader(), epochs=2, validation=loader())
+    trainer.predict(loader())
+    assert [m.training for m in model] == [True, False, True, True] and model.training
+    assert model[1].running_mean.abs().sum() == 0
+    model.eval()
+    trainer.evaluate(loader())
+    assert not any(m.training for m in model.modules())
+    trainer.fit(loader(), epochs=3)
+    assert all(m.training for m in model.modules())
+
+
+def test_modes_come_back_from_a_callback_that_fails():
+    class Fail(Callback):
+        def on_evaluate_begin(self, trainer):
+            raise OSError
+
+    trainer = made([Fail()])
+    with pytest.raises(OSError):
+        trainer.evaluate(loader())
+    assert trainer.model.training
+
+
+@pytest.mark.parametrize("kind", ["loader", "generator", "list", "validation"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_fit_goes_on_after_an_error(kind, accumulate):
+    """The same Trainer, called again: nothing is trained on twice and nothing is left out."""
+
+    class Fail(Callback):
+        step = 3 * 8 // accumulate // 2
+
+        def on_step_end(self, trainer):
+            if kind != "validation" and trainer.step == self.step:
+                self.step = None
+                raise OSError
+
+        def on_evaluate_begin(self, trainer):
+            if kind == "validation" and trainer.epoch == 1 and self.step:
+                self.step = None
+                raise OSError
+
+    def run(fails):
+        trainer = made([Fail()] if fails else [], dropout=0.5, metrics=["accuracy"], accumulate=accumulate)
+        own = tl.Generator().manual_seed(5) if kind in ("generator", "validation") else None
+        batches = DataLoader(problem(), batch_size=8, shuffle=True, generator=own)
+        batches = list(batches) if kind == "list" else batches
+        if fails:
+            with pytest.raises(OSError):
+                trainer.fit(batches, epochs=3, validation=loader())
+        trainer.fit(batches, epochs=3, validation=loader())
+        return trainer
+
+    whole, again = run(False), run(True)
+    assert same(weights(whole), weights(again)) and whole.losses == again.losses
+    assert [{**e, "seconds": 0} for e in whole.history] == [{**e, "seconds": 0} for e in again.history]
+
+
+def test_other_batches_begin_the_epoch_anew():
+    trainer = made([StopAt(5)], metrics=["accuracy"])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(loader(), epochs=1)
+    assert trainer.position == 5
+    (logs,) = trainer.fit(loader(), epochs=1)
+    assert trainer.step == 5 + 8 and logs["loss"] == pytest.approx(
+        np.average(trainer.losses[5:], weights=[8] * 7 + [4]), rel=1e-6
+    )
+
+
+def test_batches_of_a_step_that_fails_do_not_count():
+    x = tl.zeros(4, 2)
+    trainer = made(metrics=["accuracy"], clip_grad_norm=1.0)
+    right = [(x, tl.zeros(4).long())]
+    trainer.model.register_forward_hook(lambda m, i, y: y.register_hook(lambda g: g * math.nan) and None)
+    with pytest.raises(TrainingError):
+        trainer.fit(right)
+    assert math.isnan(trainer.metrics[0].compute())  # nothing was seen
+
+
+def test_a_state_that_was_loaded_is_the_state():
+    trainer = made([StopAt(5)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(loader(), epochs=1)
+    state = trainer.state_dict()
+    again = made()
+    again.load_state_dict(state)
+    assert state["loader"] is not None and again.state_dict()["loader"] == state["loader"]
+    with pytest.raises(TypeError, match=r"fit: got a list of 1; wanted a DataLoader"):
+        again.fit([problem().tensors])
+
+
+def test_streams_without_a_length():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([problem(8)[k] for k in range(8)])
+
+    trainer = made()
+    trainer.fit(DataLoader(Stream(), batch_size=4))
+    assert trainer.step == 2 and trainer.batches is None
+
+
+def pressing(times):
+    """What presses Ctrl-C in the forward pass of the 11th batch."""
+    calls = []
+
+    def hook(*_):
+        calls.append(0)
+        if len(calls) == 11:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    return hook
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_twice_writes_no_half_step(tmp_path, times):
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        trainer = made([LastCheckpoint(tmp_path)])
+        trainer.model.register_forward_hook(pressing(times))
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(loader(), epochs=5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert trainer.step == (11 if times == 1 else 10)
+    assert len(list(tmp_path.iterdir())) == (1 if times == 1 else 0)
+    trainer.evaluate(loader())  # is not ended by the Ctrl-C of then
 
 
 def test_state_of_another_training():
