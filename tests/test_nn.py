@@ -506,3 +506,32 @@ def test_lists_and_dicts():
     assert list(pd.state_dict()) == ["w", "v"] and pd.pop("w").shape == (2,) and "w" not in pd and pd.get("z", 3) == 3
     for again in (copy.deepcopy(pd), pickle.loads(pickle.dumps(pd))):
         assert list(again.keys()) == ["v"]
+
+
+def test_what_comes_before_an_in_place_relu():
+    """Normalisation and pooling need no output of their own for the gradient, so ReLU(inplace=True) may follow."""
+    befores = [
+        nn.BatchNorm2d(4),
+        nn.GroupNorm(2, 4),
+        nn.InstanceNorm2d(4),
+        nn.LayerNorm([4, 4, 4]),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2),
+        nn.AdaptiveAvgPool2d(2),
+        nn.AdaptiveMaxPool2d(2),
+        nn.Conv2d(4, 2, 3),
+        nn.ConvTranspose2d(4, 2, 3),
+        nn.Linear(4, 3),
+        nn.Upsample(scale_factor=2),
+        nn.ZeroPad2d(1),
+        lambda x: x.max(1)[0],
+        lambda x: x.sort(-1).values,
+        lambda x: x.topk(2).values,
+    ]
+    for before in befores:
+        grads = []
+        for inplace in (False, True):
+            x = tl.linspace(-1, 1, 128).view(2, 4, 4, 4).requires_grad_()
+            nn.ReLU(inplace)(before(x)).pow(2).sum().backward()
+            grads.append(x.grad.numpy())
+        assert np.array_equal(*grads), before

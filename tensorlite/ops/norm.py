@@ -156,9 +156,8 @@ def _sum(terms: list) -> Tensor:
     return y
 
 
-def _dx(g: Any, y: tuple, x: Tensor, w: Any, w_spec: Any, b_spec: Any, **how: Any) -> tuple:
-    """The gradients of an op whose outputs are (y, mean, var), for x, w and b."""
-    _, mean, var = y
+def _dx(g: Any, mean: Tensor, var: Tensor, x: Tensor, w: Any, w_spec: Any, b_spec: Any, **how: Any) -> tuple:
+    """The gradients of an op with outputs (y, mean, var), for x, w and b. y is not needed: ReLU may overwrite it."""
     if mode().grad:  # for second order mean and variance must be functions of x; the saved ones are mere numbers
         wide, n, dim = x.to(mean._spec.dtype), max(count(x._spec, how["dim"]), 1), how["dim"]
         mean = sum_p(wide, dim=dim, keepdim=True) / n
@@ -216,8 +215,8 @@ layer_norm_p.op.silent_outputs = (1, 2)
 
 
 @layer_norm_p.grad
-def _(g, y, x, w, w_spec, b_spec, dim, shape, eps, want):
-    return _dx(g, y, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps)
+def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
+    return _dx(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps)
 
 
 @layer_norm_p.cases
@@ -326,8 +325,8 @@ batch_norm_p.grad(running_mean=None, running_var=None)
 
 
 @batch_norm_p.grad
-def _(g, y, x, w, w_spec, b_spec, dim, shape, eps, want):
-    return (*_dx(g, y, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps), None, None)
+def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
+    return (*_dx(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps), None, None)
 
 
 @batch_norm_p.cases

@@ -209,10 +209,10 @@ pool_indices_p.spec(lambda place, **_: place.like(*place.shape, dtype=dtypes.int
 
 
 @max_pool2d_p.grad
-def _(g, y, x_spec, kernel, stride, padding, dilation, want):
+def _(g, out_place, x_spec, kernel, stride, padding, dilation, want):
     return (
         pool_put_p(
-            g[0], y[1], size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
+            g[0], out_place, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
         ),
     )
 

@@ -371,8 +371,8 @@ def _along(name: str):
         return reduced(x, dims, keepdim), reduced(x, dims, keepdim, dtypes.int64)
 
     @along_p.grad
-    def _(g, y, x_spec, dim, keepdim, want):
-        values, indices = g[0], y[1]
+    def _(g, out_indices, x_spec, dim, keepdim, want):
+        values, indices = g[0], out_indices
         if not x_spec.ndim:
             return (values,)
         if not keepdim:

@@ -56,8 +56,8 @@ sort_p.spec(lambda x, *, dim, descending: (x.like(*x.shape), x.like(*x.shape, dt
 
 
 @sort_p.grad
-def _(g, y, x_spec, dim, descending, want):
-    return _put_back(g[0], y[1], x_spec, dim)
+def _(g, out_indices, x_spec, dim, descending, want):
+    return _put_back(g[0], out_indices, x_spec, dim)
 
 
 def _sort_cases(make: Any) -> Any:
@@ -145,8 +145,8 @@ def _(x, *, k, dim, largest):
 
 
 @topk_p.grad
-def _(g, y, x_spec, k, dim, largest, want):
-    return _put_back(g[0], y[1], x_spec, dim)
+def _(g, out_indices, x_spec, k, dim, largest, want):
+    return _put_back(g[0], out_indices, x_spec, dim)
 
 
 @topk_p.cases
