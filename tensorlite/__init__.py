@@ -332,6 +332,18 @@ from tensorlite.ops.tally import (
     std_mean as std_mean,
     var_mean as var_mean,
 )
+from tensorlite.ops.typed import (
+    BFloat16Tensor as BFloat16Tensor,
+    BoolTensor as BoolTensor,
+    ByteTensor as ByteTensor,
+    CharTensor as CharTensor,
+    DoubleTensor as DoubleTensor,
+    FloatTensor as FloatTensor,
+    HalfTensor as HalfTensor,
+    IntTensor as IntTensor,
+    LongTensor as LongTensor,
+    ShortTensor as ShortTensor,
+)
 from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:

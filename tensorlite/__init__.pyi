@@ -3,9 +3,20 @@ import builtins
 from tensorlite.autograd.tensor import Tensor as _Tensor
 from tensorlite.dtypes import dtype as _dtype
 from tensorlite.ops.random import Generator as _Generator
+from tensorlite.ops.typed import _OfType as __OfType
 from typing import Any as _Any
 
+BFloat16Tensor: __OfType
+BoolTensor: __OfType
+ByteTensor: __OfType
+CharTensor: __OfType
+DoubleTensor: __OfType
+FloatTensor: __OfType
 from tensorlite.ops.random import Generator as Generator
+HalfTensor: __OfType
+IntTensor: __OfType
+LongTensor: __OfType
+ShortTensor: __OfType
 from tensorlite.shapes import Size as Size
 from tensorlite.autograd.tensor import Tensor as Tensor
 __version__: builtins.str

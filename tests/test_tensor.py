@@ -259,3 +259,22 @@ def test_infinities_are_silent(recwarn):
     q = tl.zeros(2) / 0
     (tl.zeros(2).log(), tl.tensor([-1.0]).sqrt(), x * x, (x * 10).exp(), y.sum())
     assert y.isinf().all() and z.isnan().all() and q.isnan().all() and not recwarn.list
+
+
+def test_tensors_by_their_older_names():
+    names = ["Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"]
+    for name in names:
+        kind = getattr(tl, name + "Tensor")
+        x = kind([1, 0])
+        assert isinstance(x, kind) and x.type() == f"tensorlite.{name}Tensor" and x.tolist() == [1, 0]
+        assert sum(isinstance(x, getattr(tl, n + "Tensor")) for n in names) == 1
+        assert kind(2, 3).shape == x.new(2, 3).shape == kind(tl.zeros(2, 3).shape).shape == (2, 3)
+        assert kind().shape == tl.Tensor().shape == (0,) and x.new([0, 1]).dtype is x.dtype
+        assert tl.ones(2).type(kind).dtype is tl.ones(2).type(f"torch.{name}Tensor").dtype is x.dtype
+    assert tl.LongTensor(np.array([1.7, -1.7])).tolist() == [1, -1]
+    x = tl.zeros(2)
+    tl.FloatTensor(x)[0] = 3
+    assert x[0] == 3 and tl.Tensor(tl.Size([2, 3])).shape == (2, 3)
+    for wrong in (tl.ones(2), 5.0):
+        with pytest.raises(TypeError, match="LongTensor: got"):
+            tl.LongTensor(wrong)

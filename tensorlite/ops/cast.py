@@ -149,26 +149,6 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor
 
 
 @method()
-def type(self: Tensor, dtype: Any = None) -> Any:
-    """The name of the tensor's type, or with a dtype the tensor in it."""
-    if dtype is None:
-        names = {
-            "float32": "Float",
-            "float64": "Double",
-            "float16": "Half",
-            "bfloat16": "BFloat16",
-            "int64": "Long",
-            "int32": "Int",
-            "int16": "Short",
-            "int8": "Char",
-            "uint8": "Byte",
-            "bool": "Bool",
-        }
-        return f"tensorlite.{names[self.dtype.name]}Tensor"
-    return self.to(dtype)
-
-
-@method()
 def type_as(self: Tensor, other: Tensor) -> Tensor:
     """This tensor in the dtype of another."""
     return self.to(other.dtype)

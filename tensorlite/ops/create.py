@@ -18,7 +18,7 @@ from tensorlite.dtypes import as_dtype, dtype, get_default_dtype
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.shape import expand
 from tensorlite.ops.slices import overwrite_p
-from tensorlite.shapes import size_args
+from tensorlite.shapes import Size, size_args
 
 
 # ---- filled
@@ -294,9 +294,9 @@ def _short(data: Any) -> str:
 
 def _construct(cls, *args: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``Tensor(2, 3)`` is empty float32 of that shape; ``Tensor([1, 2])`` holds data."""
-    if len(args) == 1 and not isinstance(args[0], (int, np.integer)):
+    if len(args) == 1 and not isinstance(args[0], (int, np.integer, Size)):
         return args[0].detach() if isinstance(args[0], Tensor) else tensor(args[0], dtype=dtype or get_default_dtype())
-    return empty(*args, dtype=dtype, device=device)
+    return empty(*(args or (0,)), dtype=dtype, device=device)
 
 
 Tensor._construct = classmethod(_construct)
