@@ -35,7 +35,7 @@ from tensorlite.nn.attention import MultiheadAttention
 from tensorlite.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from tensorlite.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from tensorlite.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d
-from tensorlite.nn.embedding import Embedding
+from tensorlite.nn.embedding import Embedding, EmbeddingBag
 from tensorlite.nn.linear import Flatten, Identity, Linear, Unflatten
 from tensorlite.nn.loss import (
     BCELoss,
@@ -114,6 +114,7 @@ __all__ = [
     "Dropout2d",
     "ELU",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "GELU",
     "GRU",

@@ -9,6 +9,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops import activation as _activation, piecewise as _piecewise
 from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.attention import multi_head_attention_forward, scaled_dot_product_attention
+from tensorlite.ops.bags import embedding_bag
 from tensorlite.ops.conv import conv1d, conv2d, conv_transpose2d
 from tensorlite.ops.cross_entropy import cross_entropy, nll_loss
 from tensorlite.ops.curved import celu, glu, mish, selu, softsign, tanhshrink
@@ -158,6 +159,7 @@ __all__ = [
     "elu",
     "elu_",
     "embedding",
+    "embedding_bag",
     "gaussian_nll_loss",
     "gelu",
     "glu",
