@@ -8,7 +8,7 @@ ground (errors, config, dtypes, shapes), ``backends``, ``autograd``, ``ops``, le
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from tensorlite import autograd as autograd, config as config, errors as errors, ops as _ops
+from tensorlite import autograd as autograd, backends as backends, config as config, errors as errors, ops as _ops
 from tensorlite._version import __version__ as __version__
 from tensorlite.autograd.modes import (
     enable_grad as enable_grad,
@@ -69,6 +69,8 @@ from tensorlite.ops.cast import (
 from tensorlite.ops.choice import (
     clamp as clamp,
     clamp as clip,
+    clamp_max as clamp_max,
+    clamp_min as clamp_min,
     maximum as maximum,
     minimum as minimum,
     where as where,
@@ -127,8 +129,11 @@ from tensorlite.ops.diagonal import (
     diag as diag,
     diag_embed as diag_embed,
     diagonal as diagonal,
+    trace as trace,
     tril as tril,
+    tril_indices as tril_indices,
     triu as triu,
+    triu_indices as triu_indices,
 )
 from tensorlite.ops.einsum import (
     einsum as einsum,
@@ -190,14 +195,18 @@ from tensorlite.ops.join import (
     concat as concat,
     concatenate as concatenate,
     flip as flip,
+    hstack as hstack,
+    meshgrid as meshgrid,
     split as split,
     split_with_sizes as split_with_sizes,
     stack as stack,
     tile as tile,
     unbind as unbind,
+    vstack as vstack,
 )
 from tensorlite.ops.linalg import (
     addmm as addmm,
+    baddbmm as baddbmm,
     bmm as bmm,
     dot as dot,
     matmul as matmul,
@@ -218,6 +227,7 @@ from tensorlite.ops.norm import (
     layer_norm as layer_norm,
 )
 from tensorlite.ops.pair_loss import (
+    cdist as cdist,
     cosine_embedding_loss as cosine_embedding_loss,
     cosine_similarity as cosine_similarity,
     hinge_embedding_loss as hinge_embedding_loss,
@@ -255,6 +265,7 @@ from tensorlite.ops.random import (
     seed as seed,
     set_rng_state as set_rng_state,
 )
+from tensorlite.ops.rank import kthvalue as kthvalue, median as median, quantile as quantile
 from tensorlite.ops.recurrent_cell import (
     gru_cell as gru_cell,
     lstm_cell as lstm_cell,
@@ -293,8 +304,10 @@ from tensorlite.ops.shape import (
     broadcast_tensors as broadcast_tensors,
     broadcast_to as broadcast_to,
     flatten as flatten,
+    movedim as moveaxis,
     movedim as movedim,
     permute as permute,
+    ravel as ravel,
     reshape as reshape,
     squeeze as squeeze,
     swapaxes as swapaxes,
@@ -325,7 +338,10 @@ from tensorlite.ops.sort import (
     unique as unique,
 )
 from tensorlite.ops.tally import (
+    bincount as bincount,
     count_nonzero as count_nonzero,
+    cumprod as cumprod,
+    isin as isin,
     prod as prod,
     repeat_interleave as repeat_interleave,
     roll as roll,
@@ -362,6 +378,7 @@ if _TYPE_CHECKING:
     from tensorlite.io import load as load, save as save
 
 inf, nan, pi, e = 1e1000, 1e1000 - 1e1000, 3.141592653589793, 2.718281828459045
+newaxis = None
 strided = "strided"
 contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 

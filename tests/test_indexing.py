@@ -608,3 +608,37 @@ def test_random_keys_as_pytorch(seed):
 def _distinct_torch(torch, shape, key) -> bool:
     hit = torch.tensor(counted(shape))[convert(key, torch.tensor)]
     return len(torch.unique(hit)) == hit.numel()
+
+
+def test_meshgrid():
+    x, y, z = tl.arange(2.0).requires_grad_(), tl.arange(3.0), tl.tensor(5.0)
+    for order in ("ij", "xy"):
+        got, wanted = tl.meshgrid(x, y, z, indexing=order), np.meshgrid([0, 1], [0, 1, 2], [5], indexing=order)
+        assert all(np.array_equal(g.detach().numpy(), w) for g, w in zip(got, wanted))
+        assert [g.requires_grad for g in got] == [True, False, False]
+        x.grad = None
+        (got[0] * got[1]).sum().backward()
+        assert x.grad.tolist() == [3, 3]
+    (alone,) = tl.meshgrid([y], indexing="xy")
+    assert alone.tolist() == [0, 1, 2]
+    for wrong, how in (([], {}), ([y.view(1, 3)], {}), ([y, tl.arange(2)], {}), ([y], {"indexing": "yx"})):
+        with pytest.raises(RuntimeError, match="meshgrid: "):
+            tl.meshgrid(wrong, **how)
+
+
+def test_places_of_triangles():
+    for rows, columns, offset in ((3, 3, 0), (2, 4, 1), (4, 2, -1), (0, 2, 0)):
+        for name in ("tril", "triu"):
+            at = getattr(tl, name + "_indices")(rows, columns, offset)
+            kept = getattr(tl, name)(tl.ones(rows, columns), offset)
+            assert at.dtype is tl.int64 and at.tolist() == kept.nonzero().T.tolist()
+
+
+def test_fill_diagonal():
+    assert tl.zeros(2, 3).fill_diagonal_(4).tolist() == [[4, 0, 0], [0, 4, 0]]
+    for wrap in (False, True):
+        wanted = np.zeros((7, 3))
+        np.fill_diagonal(wanted, 2, wrap)
+        assert np.array_equal(tl.zeros(7, 3).fill_diagonal_(2, wrap).numpy(), wanted)
+    with pytest.raises(RuntimeError, match="fill_diagonal_: got 1"):
+        tl.zeros(3).fill_diagonal_(1)

@@ -278,3 +278,16 @@ def test_tensors_by_their_older_names():
     for wrong in (tl.ones(2), 5.0):
         with pytest.raises(TypeError, match="LongTensor: got"):
             tl.LongTensor(wrong)
+
+
+def test_what_older_programs_begin_with():
+    x = tl.ones(2)
+    v = tl.autograd.Variable(x, requires_grad=True)
+    (v * v).sum().backward()
+    assert v.grad.tolist() == [2, 2] and not x.requires_grad and isinstance(x, tl.autograd.Variable)
+    x[0] = 5
+    assert v[0] == 5 and not tl.autograd.Variable(v * 2).requires_grad
+    with pytest.raises(TypeError, match="Variable: data has to be a tensor"):
+        tl.autograd.Variable([1.0])
+    tl.backends.cudnn.benchmark = False
+    assert not tl.backends.cudnn.is_available() and not tl.backends.mps.is_available()

@@ -13,3 +13,4 @@ from tensorlite.autograd.modes import (
 )
 from tensorlite.autograd.tape import backward as backward, grad as grad
 from tensorlite.autograd.tracing import detect_anomaly as detect_anomaly, set_detect_anomaly as set_detect_anomaly
+from tensorlite.autograd.variable import Variable as Variable

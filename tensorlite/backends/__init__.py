@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from tensorlite.backends import cudnn as cudnn, mps as mps
 from tensorlite.errors import DeviceError
 
 

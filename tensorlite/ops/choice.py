@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tensorlite import dtypes
-from tensorlite.autograd.methods import face, method, public
+from tensorlite.autograd.methods import face, method, op, public
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import spec_of
 from tensorlite.autograd.tensor import Tensor
@@ -112,6 +114,34 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if min is None and max is None:
         raise RuntimeError("clamp: got neither min nor max; at least one of 'min' or 'max' must not be None")
     return clamp_p(input, min, max)
+
+
+@op(method=True, in_place=True, out=True)
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """The elements, none below min."""
+    return clamp_p(input, min, None)
+
+
+@op(method=True, in_place=True, out=True)
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """The elements, none above max."""
+    return clamp_p(input, None, max)
+
+
+@clamp_min.cases
+def _(make):
+    yield dict(input=make.distinct(3, 4), min=0.1)
+    yield dict(input=make.distinct(3, 4), min=make(4))
+
+
+@clamp_max.cases
+def _(make):
+    yield dict(input=make.distinct(3, 4), max=0.1)
+    yield dict(input=make.distinct(3, 4), max=make(4))
+
+
+clamp_min.ref(lambda input, min: np.where(input < min, min, input))
+clamp_max.ref(lambda input, max: np.where(input > max, max, input))
 
 
 @primitive(elementwise=True, promotes=("x", "w"))

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.methods import face, method, op
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import STRIDED, spec_of
-from tensorlite.autograd.tensor import Tensor
+from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.backends import strided
+from tensorlite.dtypes import int64
 from tensorlite.errors import ShapeError
 from tensorlite.ops import places
 from tensorlite.shapes import dim_of
@@ -202,3 +203,49 @@ def _(make):
 
 
 diag.ref(lambda input, diagonal=0: np.diag(input, diagonal))
+
+
+@op(method=True)
+def trace(input: Tensor) -> Tensor:
+    """The sum of a matrix's diagonal."""
+    if input._spec.ndim != 2:
+        raise ShapeError(f"trace: got {input._spec.ndim} dimensions; expected a matrix")
+    return diagonal_p(input, offset=0, dim1=0, dim2=1).sum()
+
+
+@trace.cases
+def _(make):
+    yield dict(input=make(3, 4))
+    yield dict(input=make(0, 4))
+    yield dict(input=make.ints(2, 2))
+    yield RuntimeError, dict(input=make(3))
+
+
+trace.ref(lambda input: np.einsum("ii", input[: min(input.shape), : min(input.shape)]))
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None) -> Tensor:
+    """Rows and columns (2, n) of the elements of a (row, col) matrix on and below a diagonal.
+
+    >>> import tensorlite as tl
+    >>> tl.tril_indices(2, 2)
+    tensor([[0, 1, 1],
+            [0, 0, 1]])
+    """
+    return from_array(np.stack(np.tril_indices(row, offset, col))).to(device=device, dtype=dtype)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None) -> Tensor:
+    """Rows and columns (2, n) of the elements of a (row, col) matrix on and above a diagonal."""
+    return from_array(np.stack(np.triu_indices(row, offset, col))).to(device=device, dtype=dtype)
+
+
+@method()
+def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
+    """In place: the main diagonal of a matrix set to a number; of a tall one again and again where ``wrap``."""
+    if self._spec.ndim != 2:
+        raise ShapeError(f"fill_diagonal_: got {self._spec.ndim} dimensions; wanted a matrix")
+    rows, columns = self._spec.shape
+    for start in range(0, rows if wrap else 1, columns + 1):
+        self[start:].diagonal().fill_(fill_value)
+    return self

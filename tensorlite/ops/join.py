@@ -321,3 +321,66 @@ flip.ref(lambda input, dims: np.flip(input, dims))
 def _flip(self: Tensor, *dims: Any) -> Tensor:
     """In reverse order along these dimensions; a copy."""
     return flip(self, size_args("flip", dims))
+
+
+@op(out=True)
+def hstack(tensors: Any) -> Tensor:
+    """Tensors laid side by side: along dimension 1, vectors and numbers along dimension 0."""
+    if not tensors:
+        raise RuntimeError("hstack: got no tensors; hstack expects a non-empty TensorList")
+    tensors = [x if x._spec.ndim else reshape(x, (1,)) for x in tensors]
+    return cat(tensors, 0 if tensors[0]._spec.ndim == 1 else 1)
+
+
+@op(out=True)
+def vstack(tensors: Any) -> Tensor:
+    """Tensors laid one below the other, vectors and numbers as rows.
+
+    >>> import tensorlite as tl
+    >>> tl.vstack([tl.tensor([1, 2]), tl.tensor([[3, 4]])])
+    tensor([[1, 2],
+            [3, 4]])
+    """
+    if not tensors:
+        raise RuntimeError("vstack: got no tensors; vstack expects a non-empty TensorList")
+    return cat([x if x._spec.ndim > 1 else reshape(x, (1, -1)) for x in tensors])
+
+
+@hstack.cases
+@vstack.cases
+def _(make):
+    yield dict(tensors=[make(3), make(3)])
+    yield dict(tensors=[make(2, 3), make(2, 3)])
+    yield dict(tensors=[make(), make.ints()])
+    yield dict(tensors=[make(2, 1, 2), make(2, 1, 2)])
+    yield RuntimeError, dict(tensors=[make(2, 3), make(4, 5)])
+    yield RuntimeError, dict(tensors=[])
+
+
+hstack.ref(lambda tensors: np.hstack(tensors))
+vstack.ref(lambda tensors: np.vstack(tensors))
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple:
+    """Grids of all combinations of the vectors' elements: grid k holds at each place the element of vector k.
+
+    With ``indexing="xy"`` the first two dimensions change places.
+
+    >>> import tensorlite as tl
+    >>> rows, columns = tl.meshgrid(tl.arange(2), tl.arange(3))
+    >>> columns
+    tensor([[0, 1, 2],
+            [0, 1, 2]])
+    """
+    vectors = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f"meshgrid: indexing {indexing!r}; indexing must be one of 'xy' or 'ij'")
+    if not vectors:
+        raise RuntimeError("meshgrid: got no tensors; meshgrid expects a non-empty TensorList")
+    if any(x._spec.ndim > 1 for x in vectors):
+        raise RuntimeError(f"meshgrid: got {[x._spec.shape for x in vectors]}; expected scalar or 1D tensors")
+    if len({x._spec.dtype for x in vectors}) > 1:
+        raise RuntimeError("meshgrid: got several dtypes; torch.meshgrid expects all tensors to have the same dtype")
+    shape, n = tuple(x._spec.size for x in vectors), len(vectors)
+    grids = [expand(reshape(x, tuple(-1 if j == k else 1 for j in range(n))), shape) for k, x in enumerate(vectors)]
+    return tuple(g.transpose(0, 1) for g in grids) if indexing == "xy" and n > 1 else tuple(grids)

@@ -335,3 +335,23 @@ def _(x, w, *, tx, tw):
 def _(x, w, b):
     o, i = w.shape
     return o > 0 and i > 0 and _suits(x.size // i, o, i, by_rows=False)
+
+
+@op(method=True, out=True)
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    """beta * input + alpha * (batch1 @ batch2), matrix by matrix."""
+    y = bmm(batch1, batch2)
+    y = y if alpha == 1 else y * alpha
+    return y + (input if beta == 1 else input * beta)
+
+
+@baddbmm.cases
+def _(make):
+    yield dict(input=make(5), batch1=make(2, 3, 4), batch2=make(2, 4, 5))
+    yield dict(input=make(2, 3, 5), batch1=make(2, 3, 4), batch2=make(2, 4, 5), beta=0.5, alpha=2)
+    yield RuntimeError, dict(input=make(5), batch1=make(2, 3, 4), batch2=make(2, 3, 5))
+
+
+baddbmm.ref(
+    lambda input, batch1, batch2, beta=1, alpha=1: beta * input + alpha * np.einsum("bij,bjk->bik", batch1, batch2)
+)

@@ -31,6 +31,38 @@ def _where(condition: Tensor, x: Tensor) -> Tensor:
 
 # ---- distances
 @op
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
+    """The distance, in the ``p`` norm, of each row of x1 (..., P, M) from each of x2 (..., R, M): (..., P, R).
+
+    >>> import tensorlite as tl
+    >>> tl.cdist(tl.zeros(1, 2), tl.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    tensor([[5., 1.]])
+    """
+    a, b = x1._spec, x2._spec
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-1]:
+        raise ShapeError(f"cdist: {a.shape} and {b.shape}; wanted (..., P, M) and (..., R, M)")
+    if not a.dtype.is_floating_point or not b.dtype.is_floating_point:
+        raise DTypeError(f"cdist: {a.dtype.name} and {b.dtype.name}; cdist only supports floating-point dtypes")
+    return norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+
+
+@cdist.cases
+def _(make):
+    yield dict(x1=make(3, 4), x2=make(2, 4))
+    yield dict(x1=make(2, 3, 4), x2=make(1, 2, 4), p=1.0)
+    yield dict(x1=make(3, 4), x2=make(2, 4), p=3.0)
+    yield dict(x1=make(0, 4), x2=make(2, 4))
+    yield RuntimeError, dict(x1=make(3, 4), x2=make(2, 3))
+    yield RuntimeError, dict(x1=make(3), x2=make(3))
+
+
+@cdist.ref
+def _(x1, x2, p=2.0):
+    gap = np.abs(x1[..., :, None, :] - x2[..., None, :, :])
+    return (gap**p).sum(-1) ** (1 / p)
+
+
+@op
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """sum(x1 x2) / (|x1| |x2|) along ``dim``: the cosine of the angle; lengths below eps count as eps.
 

@@ -460,6 +460,22 @@ def _(make):
 broadcast_to.ref(lambda input, size: np.ones(size) * input)
 
 
+@op(method=True)
+def ravel(input: Tensor) -> Tensor:
+    """All elements in one row; a view where the memory allows."""
+    return reshape(input, (-1,))
+
+
+@ravel.cases
+def _(make):
+    yield dict(input=make(2, 3))
+    yield dict(input=make())
+    yield dict(input=make(0, 3))
+
+
+ravel.ref(lambda input: input.flatten())
+
+
 def broadcast_tensors(*tensors: Tensor) -> tuple:
     """All tensors stretched to their common shape."""
     tensors = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors

@@ -220,3 +220,124 @@ repeat_interleave.ref(
         np.repeat(np.arange(len(input)), input) if repeats is None else np.repeat(input, repeats, dim)
     )
 )
+
+
+@op(method=True, in_place=True, out=True)
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running products along ``dim``. Integers multiply in int64 unless a dtype is given.
+
+    Each pass multiplies what is 1, 2, 4, ... places back, so that the gradient is right at zeros too.
+
+    >>> import tensorlite as tl
+    >>> tl.cumprod(tl.tensor([2.0, 3.0, 4.0]), 0)
+    tensor([ 2.,  6., 24.])
+    """
+    if dtype is not None or not input._spec.dtype.is_floating_point:
+        input = input.to(dtypes.int64 if dtype is None else dtype)
+    at = dim_of("cumprod", dim, input._spec.ndim)
+    y, back = input, 1
+    n = input._spec.shape[at] if input._spec.ndim else 1
+    while back < n:
+        y = cat([y.narrow(at, 0, back), y.narrow(at, back, n - back) * y.narrow(at, 0, n - back)], at)
+        back *= 2
+    return y.clone() if y is input else y
+
+
+@cumprod.cases
+def _(make):
+    yield dict(input=make(3, 5), dim=1)
+    yield dict(input=make(7, 2), dim=0)
+    yield dict(input=make.tensor([2.0, 0.0, 3.0, 0.0, 4.0]), dim=-1)
+    yield dict(input=make(), dim=0)
+    yield dict(input=make(0, 3), dim=0)
+    yield dict(input=make.ints(4, low=1), dim=0)
+    yield dict(input=make.ints(4, low=1), dim=0, dtype=dtypes.float64)
+    yield IndexError, dict(input=make(3), dim=1)
+
+
+@cumprod.ref
+def _(input, dim, dtype=None):
+    x = input if dtype is None else input.astype(float)
+    if not x.ndim or not x.size:
+        return x
+    return np.stack([x.take(range(k + 1), dim).prod(dim) for k in range(x.shape[dim])], dim)
+
+
+@op(method=True)
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often 0, 1, 2, ... occur in a vector of integers, or the sum of the weights that stand beside each.
+
+    >>> import tensorlite as tl
+    >>> tl.bincount(tl.tensor([1, 3, 1]))
+    tensor([0, 2, 0, 1])
+    """
+    values = input._arr
+    if values.ndim != 1 or values.dtype.kind not in "iu" or (values.size and values.min() < 0):
+        raise RuntimeError(
+            f"bincount: input {input._spec.dtype.name} {input._spec.shape}; bincount only supports 1-d non-negative "
+            "integral inputs"
+        )
+    if minlength < 0:
+        raise RuntimeError(f"bincount: minlength {minlength}; minlength should be >= 0")
+    if weights is None:
+        return from_array(np.bincount(values, minlength=minlength))
+    if weights._spec.shape != input._spec.shape:
+        raise RuntimeError(
+            f"bincount: weights {weights._spec.shape} for input {input._spec.shape}; weights should be 1-d and "
+            "have the same length as input"
+        )
+    d = weights._spec.dtype if weights._spec.dtype in (dtypes.float32, dtypes.float64) else dtypes.float64
+    return from_array(np.bincount(values, weights._arr, minlength).astype(d.np))
+
+
+bincount.nograd()
+
+
+@bincount.cases
+def _(make):
+    yield dict(input=make.ints(9))
+    yield dict(input=make.ints(9), minlength=8)
+    yield dict(input=make.ints(9, dtype=dtypes.uint8), weights=make.ints(9))
+    yield dict(input=make.ints(0))
+    yield RuntimeError, dict(input=make(3))
+    yield RuntimeError, dict(input=make.ints(3, low=-4, high=0))
+    yield RuntimeError, dict(input=make.ints(2, 2))
+    yield RuntimeError, dict(input=make.ints(3), weights=make.ints(2))
+
+
+@bincount.ref
+def _(input, weights=None, minlength=0):
+    numbers = range(max(*(int(v) + 1 for v in input), 0, minlength))
+    return np.array([sum((input == k) * (1 if weights is None else weights.astype(float))) for k in numbers])
+
+
+@op
+def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
+    """For each element whether it is among ``test_elements`` (with ``invert``: is not). One of both may be a number.
+
+    >>> import tensorlite as tl
+    >>> tl.isin(tl.tensor([1, 2, 3]), tl.tensor([3, 1]))
+    tensor([ True, False,  True])
+    """
+    if not isinstance(test_elements, Tensor):
+        found = elements == test_elements
+    else:
+        there = reshape(test_elements, (-1,))
+        found = (there == elements if not isinstance(elements, Tensor) else elements.unsqueeze(-1) == there).any(-1)
+    return ~found if invert else found
+
+
+isin.nograd()
+
+
+@isin.cases
+def _(make):
+    yield dict(elements=make.ints(3, 4), test_elements=make.ints(2))
+    yield dict(elements=make.ints(3, 4), test_elements=make.ints(2), invert=True)
+    yield dict(elements=make.ints(3), test_elements=make.ints(0))
+
+
+@isin.ref
+def _(elements, test_elements, invert=False):
+    wanted = np.ravel(test_elements).tolist()
+    return np.array([(v in wanted) != invert for v in elements.ravel().tolist()]).reshape(elements.shape)
