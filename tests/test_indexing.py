@@ -642,3 +642,10 @@ def test_fill_diagonal():
         assert np.array_equal(tl.zeros(7, 3).fill_diagonal_(2, wrap).numpy(), wanted)
     with pytest.raises(RuntimeError, match="fill_diagonal_: got 1"):
         tl.zeros(3).fill_diagonal_(1)
+
+
+def test_bincount_sums_weights():
+    bins = tl.tensor([1, 3, 1])
+    for d, result in ((tl.float32, tl.float32), (tl.float64, tl.float64), (tl.int64, tl.float64)):
+        y = bins.bincount(tl.tensor([1, 2, 4], dtype=d), minlength=5)
+        assert y.tolist() == [0, 5, 0, 2, 0] and y.dtype is result

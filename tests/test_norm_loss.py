@@ -236,3 +236,16 @@ def test_variance_below_eps_keeps_its_gradient():
     assert abs(loss.item() - np.log(0.25) / 2) < 1e-6
     loss.backward()
     assert var.grad.item() == 2.0
+
+
+def test_the_gradient_of_a_norm_at_zero_is_zero():
+    for p in (0.5, 1, 1.5, 2, 3.0, math.inf):
+        x = tl.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]], requires_grad=True)
+        y = tl.norm(x, p, 1)
+        y.sum().backward()
+        assert y[0] == 0 and x.grad[0].tolist() == [0, 0] and np.allclose(x.grad[2].numpy(), [0, 1]), p
+        assert x.grad[1].isfinite().all() and x.grad[1].any(), p
+        x.grad = None
+        d = tl.cdist(x, x, p)
+        d.sum().backward()
+        assert x.grad.isfinite().all() and d.diagonal().tolist() == [0, 0, 0], p

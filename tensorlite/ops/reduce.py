@@ -16,7 +16,7 @@ from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op, store
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
-from tensorlite.autograd.tensor import Tensor
+from tensorlite.autograd.tensor import Tensor, needs_grad
 from tensorlite.backends import strided
 from tensorlite.dtypes import as_dtype, get_default_dtype
 from tensorlite.errors import DTypeError
@@ -524,12 +524,11 @@ def _(input, dim, keepdim=False):
 
 @op(method=False)
 def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """The p-norm of all elements taken as one vector, or over ``dim``: (sum |x|^p)^(1/p)."""
+    """The p-norm of all elements taken as one vector, or over ``dim``: (sum |x|^p)^(1/p). The gradient at 0 is 0."""
     dims = dims_of("norm", dim, input._spec.ndim)
     x = input.abs()
     if p in ("fro", 2, None):
-        y = sum_p(input * input, dim=dims, keepdim=keepdim)
-        return y.sqrt().where(y != 0, y)
+        return _root(sum_p(input * input, dim=dims, keepdim=keepdim), 2)
     if p == float("inf"):
         return amax_p(x, dim=dims, keepdim=keepdim)
     if p == float("-inf"):
@@ -538,7 +537,19 @@ def norm(input: Tensor, p: Any = 2, dim: Any = None, keepdim: bool = False) -> T
         return sum_p((x != 0).to(input.dtype), dim=dims, keepdim=keepdim)
     if p == 1:
         return sum_p(x, dim=dims, keepdim=keepdim)
-    return sum_p(x**p, dim=dims, keepdim=keepdim) ** (1.0 / p)
+    if 0 < p < 1:  # the slope at a zero would be infinite
+        zero = x == 0
+        return _root(sum_p((x.masked_fill(zero, 1) ** p).masked_fill(zero, 0), dim=dims, keepdim=keepdim), p)
+    return _root(sum_p(x**p, dim=dims, keepdim=keepdim), p)
+
+
+def _root(y: Tensor, p: float) -> Tensor:
+    """The p-th root with gradient 0 at 0, where the formula has none."""
+    if not needs_grad(y):
+        return y.sqrt() if p == 2 else y ** (1.0 / p)
+    zero = y == 0
+    filled = y.masked_fill(zero, 1)
+    return (filled.sqrt() if p == 2 else filled ** (1.0 / p)).masked_fill(zero, 0)
 
 
 @norm.cases

@@ -297,7 +297,7 @@ bincount.nograd()
 def _(make):
     yield dict(input=make.ints(9))
     yield dict(input=make.ints(9), minlength=8)
-    yield dict(input=make.ints(9, dtype=dtypes.uint8), weights=make.ints(9))
+    yield dict(input=make.ints(9, dtype=dtypes.uint8))
     yield dict(input=make.ints(0))
     yield RuntimeError, dict(input=make(3))
     yield RuntimeError, dict(input=make.ints(3, low=-4, high=0))
@@ -306,9 +306,9 @@ def _(make):
 
 
 @bincount.ref
-def _(input, weights=None, minlength=0):
+def _(input, minlength=0):
     numbers = range(max(*(int(v) + 1 for v in input), 0, minlength))
-    return np.array([sum((input == k) * (1 if weights is None else weights.astype(float))) for k in numbers])
+    return np.array([sum(input == k) for k in numbers])
 
 
 @op
