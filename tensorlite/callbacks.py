@@ -311,7 +311,7 @@ class EMA(Callback):
         return {"average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.average = dict(state["average"])
+        self.average = {k: v.clone() for k, v in state["average"].items()}  # they are written to in place
 
 
 class CSVLogger(Callback):

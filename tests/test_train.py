@@ -536,6 +536,19 @@ def test_average_of_weights():
     assert same(weights(kept), [v.numpy() for v in average.average.values()])
 
 
+def test_average_that_was_loaded_leaves_the_state_alone():
+    average = EMA(0.8)
+    trainer = made([average])
+    trainer.fit(loader(), epochs=1)
+    state = copy.deepcopy(trainer.state_dict())
+    before = copy.deepcopy(state["callbacks"]["EMA1"]["average"])
+    again = made([EMA(0.8)])
+    again.load_state_dict(state)
+    again.fit(loader(), epochs=2)
+    for name, tensor in state["callbacks"]["EMA1"]["average"].items():
+        assert bool((tensor == before[name]).all()), name
+
+
 def test_table_of_the_history(tmp_path):
     trainer = made([CSVLogger(tmp_path / "log.csv"), LastCheckpoint(tmp_path / "c")], metrics=["accuracy"])
     trainer.fit(loader(), epochs=2)
