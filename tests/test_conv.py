@@ -240,3 +240,11 @@ def test_pools_beside_pytorch(torch):
                 lambda a, o=out: f.adaptive_max_pool2d(a, o, return_indices=True),
                 [x],
             )
+
+
+def test_adaptive_max_of_no_images_has_a_gradient():
+    x = tl.rand(0, 3, 5, 4, requires_grad=True)
+    y, where = adaptive_max_pool2d(x, 2, return_indices=True)
+    assert tuple(y.shape) == tuple(where.shape) == (0, 3, 2, 2)
+    y.sum().backward()
+    assert tuple(x.grad.shape) == (0, 3, 5, 4)

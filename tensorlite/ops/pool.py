@@ -591,8 +591,8 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     shape = input._spec.shape
     size, lead = shape[-2:], shape[:-2]
     if 0 in out or 0 in lead:
-        y = x_spec_zeros(input._spec, (*lead, *out))
-        return (y, y.to(dtypes.int64)) if return_indices else y
+        y = input[..., :1, :1].expand(*lead, *out)  # empty, and a function of the input all the same
+        return (y, x_spec_zeros(input._spec, y._spec.shape).to(dtypes.int64)) if return_indices else y
     if _regular(size, out):
         return max_pool2d(input, tuple(n // o for n, o in zip(size, out)), return_indices=return_indices)
     # every window widened to the size of the largest by repeating its last row and column: that changes no maximum
