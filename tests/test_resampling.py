@@ -217,3 +217,8 @@ def test_sampling_as_pytorch_does(mode):
         grid = torch.nn.functional.affine_grid(theta, (1, 3, h, w), align_corners=False)
         wanted = torch.nn.functional.grid_sample(x[None], grid, mode=mode, align_corners=False)[0]
         np.testing.assert_allclose(F.rotate(tl.tensor(CHW), angle, mode).numpy(), wanted, atol=1e-10)
+
+
+def test_area_of_volumes_is_refused_by_name():
+    with pytest.raises(NotImplementedError, match=r"mode 'area'; wanted .* for modes other than 'area', \(N, C, D"):
+        tl.nn.functional.interpolate(tl.rand(1, 1, 2, 2, 2), size=1, mode="area")

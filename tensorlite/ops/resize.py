@@ -52,7 +52,8 @@ def interpolate(
         )
     if len(shape) not in _LINEAR or (mode == "area" and len(shape) == 5) or 0 in shape[1:]:
         raise NotImplementedError(
-            f"{name}: input {shape}; wanted (N, C, L), (N, C, H, W) or (N, C, D, H, W), not empty"
+            f"{name}: input {shape} with mode {mode!r}; wanted (N, C, L), (N, C, H, W) or, for modes other than "
+            "'area', (N, C, D, H, W), not empty but for N"
         )
     if mode not in _LINEAR.values() and align_corners is not None:
         raise ValueError(
