@@ -137,6 +137,12 @@ def test_other_refusals():
     assert list(DataLoader([], batch_size=2)) == []
     with pytest.raises(AssertionError):
         TensorDataset(tl.arange(3), tl.arange(2))
+    with pytest.raises(TypeError, match="TensorDataset: got a list; wanted tensors"):
+        TensorDataset(tl.arange(2), [1, 2])
+    with pytest.raises(TypeError, match="TensorDataset: got a tensor without dimensions; wanted"):
+        TensorDataset(tl.tensor(1.0))
+    with pytest.raises(IndexError, match="default_collate: got no samples; wanted"):
+        default_collate([])
     with pytest.raises(TypeError):
         data.RandomSampler([1], replacement=1)
     with pytest.raises(ValueError):

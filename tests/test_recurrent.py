@@ -522,6 +522,8 @@ def test_packed_sequence_is_a_tuple_with_conversions():
         (lambda: packs.pad_sequence(3), RuntimeError, "iterable"),
         (lambda: packs.pad_sequence([rand(2)], padding_side="up"), RuntimeError, "left or right"),
         (lambda: packs.pad_sequence([rand(2, 1), rand(2, 2)]), RuntimeError, "wanted"),
+        (lambda: packs.pad_sequence([tl.tensor(1.0)]), RuntimeError, r"a sequence of shape \(\); wanted"),
+        (lambda: packs.pad_packed_sequence(rand(3, 2)), TypeError, "got a Tensor; wanted a PackedSequence"),
         (lambda: packs.pad_packed_sequence(packs.pack_sequence([rand(3)]), total_length=2), ValueError, "total_length"),
         (lambda: packs.pack_sequence([rand(1), rand(2)]), RuntimeError, "sorted in decreasing order"),
     ],

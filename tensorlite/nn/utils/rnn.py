@@ -178,6 +178,8 @@ def pad_packed_sequence(
         padding_value: what stands behind the end of each sequence.
         total_length: pad to so many steps, at least those of the longest.
     """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError(f"pad_packed_sequence: got a {type(sequence).__name__}; wanted a PackedSequence")
     data, sizes = sequence.data, sequence.batch_sizes._arr
     steps, batch = len(sizes), int(sizes[0])
     if total_length is not None:
@@ -224,7 +226,8 @@ def pad_sequence(
     if padding_side not in ("left", "right"):
         raise RuntimeError(f"pad_sequence: Expected padding_side to be one of left or right, but got {padding_side}.")
     rest = given[0]._spec.shape[1:]
-    if wrong := next((s._spec.shape for s in given if not s._spec.ndim or s._spec.shape[1:] != rest), None):
+    wrong = next((s._spec.shape for s in given if not s._spec.ndim or s._spec.shape[1:] != rest), None)
+    if wrong is not None:
         raise ShapeError(f"pad_sequence: a sequence of shape {wrong}; wanted (length, {', '.join(map(str, rest))})")
     lengths = np.array([s._spec.shape[0] for s in given])
     steps = int(lengths.max())

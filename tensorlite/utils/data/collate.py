@@ -27,6 +27,8 @@ def default_collate(batch: Sequence) -> Any:
         TypeError: for anything else.
         RuntimeError: where samples differ in size.
     """
+    if not len(batch):
+        raise IndexError("default_collate: got no samples; wanted at least one")
     first = batch[0]
     if isinstance(first, Tensor):
         return stack(list(batch))

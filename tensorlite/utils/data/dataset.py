@@ -68,6 +68,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     tensors: tuple[Tensor, ...]
 
     def __init__(self, *tensors: Tensor) -> None:
+        for t in tensors:
+            if not isinstance(t, Tensor) or not t.ndim:
+                got = "a tensor without dimensions" if isinstance(t, Tensor) else f"a {type(t).__name__}"
+                raise TypeError(f"TensorDataset: got {got}; wanted tensors whose first dimension counts the samples")
         sizes = [t.size(0) for t in tensors]
         # PyTorch raises by `assert` here; the class is kept so that programs that expect it go on working
         if any(n != sizes[0] for n in sizes):
