@@ -263,6 +263,7 @@ class EMA(Callback):
     """Keeps an exponential moving average of the model's floating-point parameters and buffers.
 
     After every step, average = decay * average + (1 - decay) * weight; the first step's weights begin it.
+    ``BestCheckpoint`` and ``EarlyStopping(restore_best=True)`` keep the weights beside which it stood, not the average.
 
     Args:
         decay: nearer to 1 is slower.

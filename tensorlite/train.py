@@ -167,6 +167,7 @@ class Trainer:
                     passed = 0
                 self.check_finite()
                 self._tell("on_fit_end")
+                self._stop_if_interrupted()
             except KeyboardInterrupt:
                 if self._whole:  # a second Ctrl-C may have come in the middle of a step
                     self._tell("on_interrupt")

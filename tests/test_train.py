@@ -389,6 +389,22 @@ def pressing(times):
     return hook
 
 
+def test_ctrl_c_at_the_very_end_is_not_lost():
+    class Press(Callback):
+        def on_fit_end(self, trainer):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        trainer = made([Press()])
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(loader())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert trainer.epoch == 1
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_twice_writes_no_half_step(tmp_path, times):
     before = signal.getsignal(signal.SIGINT)
