@@ -350,7 +350,7 @@ class Trainer:
             "trained": self._trained,
             "sums": [self._total, self._count],
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "loader": self._where(),
             "metrics": [m.state_dict() for m in self.metrics],
             "callbacks": {name: c.state_dict() for name, c in self._named_callbacks()},
@@ -372,8 +372,11 @@ class Trainer:
         known = dict(self._named_callbacks())
         if lost := sorted(set(state["callbacks"]) ^ set(known)):
             raise ValueError(f"load_state_dict: {', '.join(lost)} on one side only; wanted the same callbacks")
+        if self.optimizer is not None and state["optimizer"] is None:
+            raise ValueError("load_state_dict: a state without an optimizer; wanted one, as this Trainer has")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.optimizer is not None:  # one that only evaluates needs none
+            self.optimizer.load_state_dict(state["optimizer"])
         for m, own in zip(self.metrics, state["metrics"]):
             m.load_state_dict(own)
         for name, own in state["callbacks"].items():

@@ -434,6 +434,17 @@ def test_state_of_another_training():
 
 
 # ---- NaN
+def test_state_without_an_optimizer():
+    trainer = made()
+    trainer.fit(loader())
+    model = net()
+    only = Trainer(model, loss=F.cross_entropy)
+    only.load_state_dict(trainer.state_dict())
+    assert only.evaluate(loader()) == trainer.evaluate(loader())
+    with pytest.raises(ValueError, match="a state without an optimizer; wanted one"):
+        trainer.load_state_dict(only.state_dict())
+
+
 class Spoil(Callback):
     """Makes one number of the weights NaN after so many steps."""
 
