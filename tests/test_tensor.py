@@ -291,3 +291,11 @@ def test_what_older_programs_begin_with():
         tl.autograd.Variable([1.0])
     tl.backends.cudnn.benchmark = False
     assert not tl.backends.cudnn.is_available() and not tl.backends.mps.is_available()
+
+
+def test_a_tensor_of_one_number_formats_as_the_number():
+    x = tl.tensor(1.5, requires_grad=True)
+    assert f"{x} {x:.2f} {tl.tensor(3)}" == "1.5 1.50 3" and str(x) == "tensor(1.5000, requires_grad=True)"
+    assert f"{tl.ones(2)}" == "tensor([1., 1.])"
+    with pytest.raises(TypeError, match="unsupported format string"):
+        f"{tl.ones(2):.2f}"

@@ -338,7 +338,7 @@ class Tensor:
         return bool((self == element).any())
 
     def __format__(self, how: str) -> str:
-        return format(self.item(), how) if how and not self._spec.ndim else str(self)
+        return object.__format__(self, how) if self._spec.ndim else format(self.item(), how)
 
     def __reduce_ex__(self, protocol):
         state = {k: v for k, v in self.__dict__.items() if k != "_idle_grad"}
