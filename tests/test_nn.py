@@ -535,3 +535,18 @@ def test_what_comes_before_an_in_place_relu():
             nn.ReLU(inplace)(before(x)).pow(2).sum().backward()
             grads.append(x.grad.numpy())
         assert np.array_equal(*grads), before
+
+
+def test_channels_become_pixels_and_come_back():
+    up, down = nn.PixelShuffle(2), nn.PixelUnshuffle(2)
+    assert repr(up) == "PixelShuffle(upscale_factor=2)" and repr(down) == "PixelUnshuffle(downscale_factor=2)"
+    x = tl.arange(2 * 4 * 3 * 2).view(2, 4, 3, 2)
+    assert up(x).shape == (2, 1, 6, 4) and tl.equal(down(up(x)), x)
+    assert down(tl.zeros(0, 1, 2, 2)).shape == (0, 4, 1, 1)  # PyTorch leaves an empty one as it is
+
+
+def test_a_star_import_brings_every_layer():
+    public = {n for n, v in vars(nn).items() if isinstance(v, type) and not n.startswith("_")}
+    assert public == {n for n in nn.__all__ if isinstance(getattr(nn, n), type)} and len(set(nn.__all__)) == len(
+        nn.__all__
+    )

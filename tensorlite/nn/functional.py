@@ -43,6 +43,7 @@ from tensorlite.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_po
 from tensorlite.ops.random import alpha_dropout, dropout, dropout1d, dropout2d
 from tensorlite.ops.resize import interpolate
 from tensorlite.ops.rows import embedding
+from tensorlite.ops.shuffle import pixel_shuffle, pixel_unshuffle
 from tensorlite.ops.signals import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, conv_transpose1d, max_pool1d
 from tensorlite.ops.smooth import elu, gelu, hardtanh, leaky_relu, logsigmoid, relu6, silu, softplus
 
@@ -192,6 +193,8 @@ __all__ = [
     "one_hot",
     "pad",
     "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
