@@ -21,9 +21,12 @@ def cli(capsys, *argv):
     return code, out.splitlines(), err.splitlines()
 
 
+# of subprocess.Popen, for a process that hears Ctrl-C even where the tests run in the background and do not
+OPEN_TO_CTRL_C = {} if os.name == "nt" else dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
 def program(*argv):
     """The program in a process of its own, as a terminal would start it: open to Ctrl-C."""
-    listen = {} if os.name == "nt" else dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     package = os.path.dirname(os.path.dirname(os.path.abspath(tl.__file__)))
     return subprocess.Popen(
         [sys.executable, "-m", "tensorlite", *map(str, argv)],
@@ -31,7 +34,7 @@ def program(*argv):
         stderr=subprocess.PIPE,
         text=True,
         env=dict(os.environ, PYTHONPATH=package),
-        **listen,
+        **OPEN_TO_CTRL_C,
     )
 
 

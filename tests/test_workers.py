@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from program_harness import OPEN_TO_CTRL_C
 
 import tensorlite as tl
 from tensorlite.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info, handover
@@ -452,6 +453,7 @@ def test_nothing_is_left_of_a_program_that_is_stopped(tmp_path, method, where, s
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        **OPEN_TO_CTRL_C,
     )
     workers = {int(program.stdout.readline()) for _ in range(4)}
     assert len(workers) == 2 and all(map(alive, workers))
