@@ -138,7 +138,7 @@ def _gradient(op: Op) -> str:
 
 def _kernels(op: Op, device: str) -> str:
     found = [k for k in getattr(op, "kernels", ()) if k[0] == device]
-    return ", ".join(f"`{name}` {' '.join(dtypes)}" for _, name, dtypes, _ in found) or NONE
+    return ", ".join(f"`{name}` {' '.join(dtypes)}" for _, name, dtypes, *_ in found) or NONE
 
 
 def _capture(op: Op) -> str:

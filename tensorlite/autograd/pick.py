@@ -16,12 +16,16 @@ def pick(op: Any, e: Entry, on: Any) -> None:
     """Choose the implementation: a compiled kernel whose gate opens, else the plain forward."""
     given = [s for s in e.specs if s is not None]
     floats = {s.dtype.short for s in given if s.dtype.is_floating_point}
-    if len(floats) == 1 and all(s.format is CONTIGUOUS for s in given):
-        for device, name, dtypes, when in op.kernels:
-            if device == e.out.device.type and floats <= set(dtypes) and (when is None or when(*e.specs, **e.kw)):
+    if len(floats) == 1:
+        dense = all(s.format is CONTIGUOUS for s in given)
+        for device, name, dtypes, when, around in op.kernels:
+            fits = device == e.out.device.type and floats <= set(dtypes) and (dense or around is not None)
+            if fits and (when is None or when(*e.specs, **e.kw)):
                 factory = on.kernel(name)
                 if factory is not None:
                     e.kernel, e.native = factory(e.specs, e.outs, e.kw), True
+                    if around is not None:
+                        e.kernel = on.quiet(partial(around, e.kernel, on.xp, **e.kw))
                     return
     xp = on.xp
     halves = any(s.dtype.is_half for s in (*given, *e.outs))

@@ -159,9 +159,20 @@ class Primitive(Op):
         self.binder = binder
         return binder
 
-    def kernel(self, device: str, name: str, dtypes: str = "f4 f8", when: Callable | None = None) -> None:
-        """A compiled kernel for contiguous inputs of these dtypes. ``when(*specs, **constants)`` narrows it further."""
-        self.kernels.append((device, name, tuple(dtypes.split()), when))
+    def kernel(
+        self,
+        device: str,
+        name: str,
+        dtypes: str = "f4 f8",
+        when: Callable | None = None,
+        around: Callable | None = None,
+    ) -> None:
+        """A compiled kernel for contiguous inputs of these dtypes. ``when(*specs, **constants)`` narrows it further.
+
+        ``around(compiled, xp, *inputs, *outputs, **constants)`` stands for the op where the compiled kernel is a part
+        of it; it takes inputs of every layout and gives the kernel what it needs.
+        """
+        self.kernels.append((device, name, tuple(dtypes.split()), when, around))
 
     # ---- the function that users call
     def _stub(self) -> Callable:

@@ -65,6 +65,26 @@ def blocks(walk: Walk, width: int) -> Iterator[tuple[slice, Walk]]:
     yield slice(min(run)[0], min(run)[0] + rows), run
 
 
+def dense(*arrays: Any) -> list:
+    """The arrays with their elements in one run, as compiled kernels want them; what is left out stays so."""
+    return [a if a is None or a.flags.c_contiguous else a.copy() for a in arrays]
+
+
+def product_gradients(
+    xp: Any, want: tuple, d: Any, x: Any, w_ih: Any, before: Any, out: Any, out_w_ih: Any, out_w_hh: Any, out_b: Any
+) -> None:
+    """From the gradients d of w_ih x + w_hh h + b those of x, w_ih, w_hh and b; ``before()`` gives h of all rows."""
+    rows = d.shape[0]
+    if want[0]:
+        xp.matmul(d, w_ih, out=out.reshape(rows, x.shape[-1]))
+    if want[1]:
+        xp.matmul(d.T, x.reshape(rows, x.shape[-1]), out=out_w_ih)
+    if want[2]:
+        xp.matmul(d.T, before(), out=out_w_hh)
+    if want[3]:
+        xp.add.reduce(d, axis=0, out=out_b)
+
+
 def start_at(state: Any, g: Any) -> None:
     """Make a buffer of gradients begin with ``g``, or with zeros where nothing came in."""
     state[...] = 0 if g is None else g

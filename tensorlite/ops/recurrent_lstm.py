@@ -20,10 +20,12 @@ from tensorlite.ops.recurrent import (
     check_layer,
     complex_gradients,
     compose,
+    dense,
     earlier,
     gradients_for,
     gradients_of,
     in_wide,
+    product_gradients,
     rows_of,
     samples,
     sequences,
@@ -84,17 +86,35 @@ def lstm_layer_dx_p(
             xp.multiply(to_o[at], m, out=to_o[at])
             xp.multiply(gc, f[at], out=gc)
             xp.matmul(rows_d, w_hh, out=g)
-    if want[0]:
-        xp.matmul(d, w_ih, out=out.reshape(rows, x.shape[-1]))
-    if want[3]:
-        xp.matmul(d.T, x.reshape(rows, x.shape[-1]), out=out_w_ih)
-    if want[4]:
-        hidden = raw if w_hr is None else raw @ w_hr.T
-        xp.matmul(d.T, earlier(xp, hidden, h0, walk), out=out_w_hh)
-    if want[5]:
-        xp.add.reduce(d, axis=0, out=out_b)
+    hidden = lambda: earlier(xp, raw if w_hr is None else raw @ w_hr.T, h0, walk)
+    product_gradients(xp, (want[0], *want[3:6]), d, x, w_ih, hidden, out, out_w_ih, out_w_hh, out_b)
     if want[6]:
         xp.matmul(outer.T, raw, out=out_w_hr)
+
+
+def _dx_around(
+    steps, xp, x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc,
+    out, out_h0, out_c0, out_w_ih, out_w_hh, out_b, out_w_hr, *, reverse, want,
+):  # fmt: skip
+    """lstm_layer_dx with compiled steps."""
+    if sizes is not None:
+        walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)  # it refuses sizes that do not fit
+    d, before = xp.empty(gates.shape, x.dtype), xp.empty(cells.shape, x.dtype)
+    state, cell = (
+        buffer if wanted else xp.empty(s.shape, x.dtype)
+        for buffer, wanted, s in zip((out_h0, out_c0), want[1:3], (h0, c0))
+    )
+    start_at(state, dh)
+    start_at(cell, dc)
+    steps(*dense(h0, c0, w_hh, gates, cells, sizes, dy), state, cell, d, before)
+    wanted = (want[0], *want[3:6])
+    product_gradients(xp, wanted, d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b)
+
+
+lstm_layer_dx_p.kernel(
+    "cpu", "lstm_layer_dx", when=lambda x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **_: w_hr is None,
+    around=_dx_around,
+)  # fmt: skip
 
 
 @lstm_layer_dx_p.spec
@@ -151,6 +171,21 @@ def lstm_layer_p(
         y[start : start + n] = h
 
 
+def _around(
+    steps, xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, out, out_h, out_c, out_gates, out_cells, *, reverse
+):
+    """lstm_layer with compiled steps."""
+    if sizes is not None:
+        walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)  # it refuses sizes that do not fit
+    xp.matmul(x.reshape(out_gates.shape[0], x.shape[-1]), w_ih.T, out=out_gates)
+    steps(*dense(h0, c0, w_hh, b_ih, b_hh, sizes), out, out_h, out_c, out_gates, out_cells)
+
+
+lstm_layer_p.kernel(
+    "cpu", "lstm_layer", when=lambda x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **_: w_hr is None, around=_around
+)
+
+
 @lstm_layer_p.spec
 def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, *, reverse):
     rows, size = check_layer(
@@ -161,6 +196,7 @@ def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, *, reverse):
         w_ih,
         w_hh,
         dict(
+            w_hh=(w_hh, lambda b, h, p: (4 * h, h if w_hr is None else p)),
             b_ih=(b_ih, lambda b, h, p: (4 * h,)),
             b_hh=(b_hh, lambda b, h, p: (4 * h,)),
             w_hr=(w_hr, lambda b, h, p: (p, h)),
@@ -217,6 +253,7 @@ def _(make):
     yield from _projected(make)
     yield dict(b_ih=make(12)) | _projected(make)[0]
     yield RuntimeError, _projected(make)[0] | dict(w_hr=make(3, 2))
+    yield RuntimeError, dict(x=make(2, 2, 2), h0=make(2, 2), c0=make(2, 3), w_ih=make(12, 2), w_hh=make(12, 2))
 
 
 @lstm_layer_p.ref

@@ -18,6 +18,7 @@ from tensorlite.ops.recurrent import (
     gradients_for,
     gradients_of,
     in_wide,
+    product_gradients,
     rows_of,
     samples,
     sequences,
@@ -51,14 +52,8 @@ def rnn_layer_dx_p(
             xp.add(g, dy[here], out=g)
         xp.multiply(d[here], g, out=d[here])
         xp.matmul(d[here], w_hh, out=g)
-    if want[0]:
-        xp.matmul(d, w_ih, out=out.reshape(rows, x.shape[-1]))
-    if want[2]:
-        xp.matmul(d.T, x.reshape(rows, x.shape[-1]), out=out_w_ih)
-    if want[3]:
-        xp.matmul(d.T, earlier(xp, y, h0, walk), out=out_w_hh)
-    if want[4]:
-        xp.add.reduce(d, axis=0, out=out_b)
+    before = lambda: earlier(xp, y, h0, walk)
+    product_gradients(xp, (want[0], *want[2:]), d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b)
 
 
 @rnn_layer_dx_p.spec
