@@ -35,20 +35,15 @@ struct Step {
     std::int64_t start, rows;
 };
 
+// What the steps of a layer read and write; each kind of layer uses some of it.
 template <class T>
-struct Lstm {
-    std::int64_t hidden;
-    const std::vector<Step>* walk;
-    const T *h0, *c0, *w, *bias;
-    T *y, *h_n, *c_n, *gates, *cells;
-};
-
-template <class T>
-struct LstmBack {
-    std::int64_t hidden;
-    const std::vector<Step>* walk;
-    const T *h0, *c0, *w, *gates, *cells, *dy;
-    T *state, *cell, *d, *before;
+struct Layer {
+    std::int64_t hidden = 0;
+    bool relu = false;
+    const std::vector<Step>* walk = nullptr;
+    const T *h0 = nullptr, *c0 = nullptr, *w = nullptr, *bias = nullptr, *dy = nullptr;
+    T *y = nullptr, *h_n = nullptr, *c_n = nullptr, *gates = nullptr, *cells = nullptr;
+    T *state = nullptr, *cell = nullptr, *d = nullptr, *before = nullptr;
 };
 
 // How many of the `left` vectors of columns a tile of `multiply` takes; packing and multiplying must agree.
@@ -121,11 +116,15 @@ namespace f8_avx512 {
 #endif
 
 template <class T>
+using Steps = void (*)(const tl::Layer<T>&, std::int64_t, std::int64_t);
+
+template <class T>
 struct Kernels {
-    void (*lstm)(const tl::Lstm<T>&, std::int64_t, std::int64_t);
-    void (*lstm_back)(const tl::LstmBack<T>&, std::int64_t, std::int64_t);
+    Steps<T> lstm, lstm_back, gru, gru_back, rnn, rnn_back;
     std::int64_t lanes;
 };
+
+#define TL_KERNELS(IN, LANES) {IN::lstm, IN::lstm_back, IN::gru, IN::gru_back, IN::rnn, IN::rnn_back, LANES}
 
 template <class T>
 Kernels<T> kernels();
@@ -133,19 +132,19 @@ Kernels<T> kernels();
 template <>
 Kernels<float> kernels<float>() {
 #ifdef TL_X86
-    if (tl::isa() >= tl::avx512) return {f4_avx512::lstm_forward, f4_avx512::lstm_backward, 16};
-    if (tl::isa() >= tl::avx2) return {f4_avx2::lstm_forward, f4_avx2::lstm_backward, 8};
+    if (tl::isa() >= tl::avx512) return TL_KERNELS(f4_avx512, 16);
+    if (tl::isa() >= tl::avx2) return TL_KERNELS(f4_avx2, 8);
 #endif
-    return {f4_base::lstm_forward, f4_base::lstm_backward, 4};
+    return TL_KERNELS(f4_base, 4);
 }
 
 template <>
 Kernels<double> kernels<double>() {
 #ifdef TL_X86
-    if (tl::isa() >= tl::avx512) return {f8_avx512::lstm_forward, f8_avx512::lstm_backward, 8};
-    if (tl::isa() >= tl::avx2) return {f8_avx2::lstm_forward, f8_avx2::lstm_backward, 4};
+    if (tl::isa() >= tl::avx512) return TL_KERNELS(f8_avx512, 8);
+    if (tl::isa() >= tl::avx2) return TL_KERNELS(f8_avx2, 4);
 #endif
-    return {f8_base::lstm_forward, f8_base::lstm_backward, 2};
+    return TL_KERNELS(f8_base, 2);
 }
 
 // Memory of the calling thread that is kept from call to call, since fresh pages cost more than packing.
@@ -169,37 +168,44 @@ void in_tasks(std::int64_t work, std::int64_t tasks, F f) {
         tl::Pool::get().run(static_cast<int>(tasks), [&](int k) { f(k); });
 }
 
-// w (gates * hidden, inner) as [blocks of hidden units][inner][gates][lanes], and the same of biases; zeros fill up.
+// w (gates * hidden, hidden) as [blocks of hidden units][inner][gates][lanes], beginning with gate `first`; zeros fill
+// up.
 template <class T>
-void pack_gates(std::int64_t gates, std::int64_t hidden, std::int64_t inner, std::int64_t lanes, const T* w, T* to) {
-    in_tasks(gates * hidden * inner, up(hidden, lanes) / lanes, [=](std::int64_t block) {
+void pack_gates(std::int64_t gates, std::int64_t hidden, std::int64_t first, std::int64_t lanes, const T* w, T* to) {
+    in_tasks(gates * hidden * hidden, up(hidden, lanes) / lanes, [=](std::int64_t block) {
         const std::int64_t j = block * lanes, n = std::min(lanes, hidden - j);
-        T* out = to + j * gates * inner;
-        for (std::int64_t g = 0; g < gates; ++g)
-            for (std::int64_t k = 0; k < inner; ++k) {
+        T* out = to + j * gates * hidden;
+        for (std::int64_t g = 0; g < gates; ++g) {
+            const T* from = w + ((g + first) % gates * hidden + j) * hidden;
+            for (std::int64_t k = 0; k < hidden; ++k) {
                 T* here = out + (k * gates + g) * lanes;
-                for (std::int64_t l = 0; l < n; ++l) here[l] = w[(g * hidden + j + l) * inner + k];
+                for (std::int64_t l = 0; l < n; ++l) here[l] = from[l * hidden + k];
                 for (std::int64_t l = n; l < lanes; ++l) here[l] = 0;
             }
+        }
     });
 }
 
+// Four sums of two biases each, or of one or none where null, as [blocks of hidden units][4][lanes]; zeros fill up.
 template <class T>
-void pack_bias(std::int64_t gates, std::int64_t hidden, std::int64_t lanes, const T* a, const T* b, T* to) {
+void pack_bias(std::int64_t hidden, std::int64_t lanes, const T* const (*b)[2], T* to) {
     for (std::int64_t j = 0; j < up(hidden, lanes); j += lanes)
-        for (std::int64_t g = 0; g < gates; ++g)
-            for (std::int64_t l = 0; l < lanes; ++l, ++to)
-                *to = j + l < hidden ? (a ? a[g * hidden + j + l] : 0) + (b ? b[g * hidden + j + l] : 0) : 0;
+        for (int g = 0; g < 4; ++g)
+            for (std::int64_t l = j; l < j + lanes; ++l, ++to) {
+                *to = 0;
+                for (int k = 0; k < 2; ++k) *to += l < hidden && b[g][k] ? b[g][k][l] : T(0);
+            }
 }
 
-// w (inner, width) as blocks of columns, a tile of `multiply` wide each: [inner][columns of the block]; zeros fill up.
+// w (inner, width) as blocks of columns, a tile of `multiply` wide each: [inner][columns of the block], beginning with
+// row `first`; zeros fill up.
 template <class T>
-void pack_columns(std::int64_t inner, std::int64_t width, std::int64_t lanes, const T* w, T* to) {
+void pack_columns(std::int64_t inner, std::int64_t width, std::int64_t first, std::int64_t lanes, const T* w, T* to) {
     for (std::int64_t j = 0; j < width;) {
         const std::int64_t block = tl::vectors_at_once((width - j + lanes - 1) / lanes) * lanes;
         const std::int64_t n = std::min(block, width - j);
         for (std::int64_t k = 0; k < inner; ++k, to += block) {
-            std::copy(w + k * width + j, w + k * width + j + n, to);
+            std::copy_n(w + (k + first) % inner * width + j, n, to);
             std::fill(to + n, to + block, T(0));
         }
         j += block;
@@ -227,25 +233,39 @@ std::vector<tl::Step> walk_of(std::int64_t steps, std::int64_t batch, const std:
     return walk;
 }
 
-// Calls f(first row, end) for runs of the batch's rows. Where the weights fill the second-level cache, more rows share
-// what is read of them.
-template <class F>
-void over_rows(std::int64_t batch, std::int64_t weights, std::int64_t work, F f) {
-    const std::int64_t most = weights > 1 << 18 ? tl::task_rows : tl::task_rows / 2, tasks = (batch + most - 1) / most;
-    in_tasks(work, tasks, [&](std::int64_t k) {
-        const NoDenormals quick;
-        f(batch * k / tasks, batch * (k + 1) / tasks);
-    });
-}
-
+// What is known of a layer from its shapes.
 struct Sizes {
     std::int64_t steps, batch, hidden;
-    bool reverse;
+    bool reverse, relu;
 };
+
+// Packs the weights by `pack(to, f)`, `packed` numbers, and sends the rows of the batch through the steps, in
+// tasks. Where the weights fill the second-level cache, more rows share what is read of them.
+template <class T, class Pack>
+void go(const Sizes& s, PyObject* sizes, Steps<T> steps, std::int64_t packed, tl::Layer<T> f, Pack pack) {
+    const auto walk = walk_of(s.steps, s.batch, sizes == Py_None ? nullptr : data<std::int64_t>(sizes), s.reverse);
+    const std::int64_t work = packed * s.steps * s.batch;
+    tl::Unlock unlock(work / 64);
+    T* w = scratch<T>(packed);
+    pack(w, f);
+    f.hidden = s.hidden, f.relu = s.relu, f.walk = &walk, f.w = w;
+    const std::int64_t most = packed * static_cast<std::int64_t>(sizeof(T)) > 1 << 18 ? tl::task_rows
+                                                                                      : tl::task_rows / 2;
+    const std::int64_t tasks = (s.batch + most - 1) / most;
+    in_tasks(work, tasks, [&](std::int64_t k) {
+        const NoDenormals quick;
+        steps(f, s.batch * k / tasks, s.batch * (k + 1) / tasks);
+    });
+}
 
 template <class T>
 const T* given(PyObject* array) {
     return array == Py_None ? nullptr : data<T>(array);
+}
+
+template <class T>
+const T* part(const T* bias, std::int64_t offset) {
+    return bias ? bias + offset : nullptr;
 }
 
 // (h0, c0, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells); gates come in as w_ih x of all rows.
@@ -253,20 +273,18 @@ template <class T>
 py::object lstm_of(Sizes s) {
     return tl::bind(11, [s](PyObject* const* a) {
         const Kernels<T> chosen = kernels<T>();
-        const auto walk = walk_of(s.steps, s.batch, given<std::int64_t>(a[5]), s.reverse);
-        const std::int64_t wide = up(s.hidden, chosen.lanes), weights = 4 * wide * s.hidden;
-        const T *h0 = data<T>(a[0]), *c0 = data<T>(a[1]), *w_hh = data<T>(a[2]), *b_ih = given<T>(a[3]),
-                *b_hh = given<T>(a[4]);
-        T *y = data<T>(a[6]), *h_n = data<T>(a[7]), *c_n = data<T>(a[8]), *gates = data<T>(a[9]),
-          *cells = data<T>(a[10]);
-        const std::int64_t work = weights * s.steps * s.batch;
-        tl::Unlock unlock(work / 64);
-        T *w = scratch<T>(weights + 4 * wide), *bias = w + weights;
-        pack_gates(4, s.hidden, s.hidden, chosen.lanes, w_hh, w);
-        pack_bias(4, s.hidden, chosen.lanes, b_ih, b_hh, bias);
-        const tl::Lstm<T> f{s.hidden, &walk, h0, c0, w, bias, y, h_n, c_n, gates, cells};
-        over_rows(s.batch, weights * sizeof(T), work,
-                  [&](std::int64_t from, std::int64_t to) { chosen.lstm(f, from, to); });
+        tl::Layer<T> f;
+        f.h0 = data<T>(a[0]), f.c0 = data<T>(a[1]), f.y = data<T>(a[6]), f.h_n = data<T>(a[7]), f.c_n = data<T>(a[8]);
+        f.gates = data<T>(a[9]), f.cells = data<T>(a[10]);
+        const T *w_hh = data<T>(a[2]), *b_ih = given<T>(a[3]), *b_hh = given<T>(a[4]);
+        const std::int64_t n = s.hidden, wide = up(n, chosen.lanes), weights = 4 * wide * n;
+        const T* b[4][2];
+        for (int k = 0; k < 4; ++k) b[k][0] = part(b_ih, k * n), b[k][1] = part(b_hh, k * n);
+        go<T>(s, a[5], chosen.lstm, weights + 4 * wide, f, [&](T* to, tl::Layer<T>& f) {
+            pack_gates(4, n, 0, chosen.lanes, w_hh, to);
+            pack_bias(n, chosen.lanes, b, to + weights);
+            f.bias = to + weights;
+        });
     });
 }
 
@@ -276,38 +294,106 @@ template <class T>
 py::object lstm_dx_of(Sizes s) {
     return tl::bind(11, [s](PyObject* const* a) {
         const Kernels<T> chosen = kernels<T>();
-        const auto walk = walk_of(s.steps, s.batch, given<std::int64_t>(a[5]), s.reverse);
-        const std::int64_t weights = 4 * s.hidden * up(s.hidden, 4 * chosen.lanes);
-        tl::LstmBack<T> f{s.hidden,      &walk,         data<T>(a[0]), data<T>(a[1]),  nullptr,       data<T>(a[3]),
-                          data<T>(a[4]), given<T>(a[6]), data<T>(a[7]), data<T>(a[8]), data<T>(a[9]), data<T>(a[10])};
+        tl::Layer<T> f;
+        f.h0 = data<T>(a[0]), f.c0 = data<T>(a[1]), f.gates = data<T>(a[3]), f.cells = data<T>(a[4]);
+        f.dy = given<T>(a[6]), f.state = data<T>(a[7]), f.cell = data<T>(a[8]), f.d = data<T>(a[9]);
+        f.before = data<T>(a[10]);
         const T* w_hh = data<T>(a[2]);
-        const std::int64_t work = weights * s.steps * s.batch;
-        tl::Unlock unlock(work / 64);
-        T* w = scratch<T>(weights);
-        pack_columns(4 * s.hidden, s.hidden, chosen.lanes, w_hh, w);
-        f.w = w;
-        over_rows(s.batch, weights * sizeof(T), work,
-                  [&](std::int64_t from, std::int64_t to) { chosen.lstm_back(f, from, to); });
+        const std::int64_t n = s.hidden, packed = 4 * n * up(n, 4 * chosen.lanes);
+        go<T>(s, a[5], chosen.lstm_back, packed, f, [&](T* to, tl::Layer<T>&) {
+            pack_columns(4 * n, n, 0, chosen.lanes, w_hh, to);
+        });
     });
 }
 
-// Steps, rows of the batch and hidden units, from the specs of x, of the first state and of the sizes of steps.
-Sizes sizes_of(py::handle x, py::handle first, py::handle sizes, py::dict constants) {
-    const auto state = tl::shape(first);
-    const std::int64_t steps = sizes.is_none() ? tl::shape(x)[0] : tl::shape(sizes)[0];
-    return {steps, state[0], state[1], constants["reverse"].cast<bool>()};
+// (h0, w_hh, b_ih, b_hh, sizes, y, h_n, gates); gates come in as w_ih x of all rows behind a block for q.
+template <class T>
+py::object gru_of(Sizes s) {
+    return tl::bind(8, [s](PyObject* const* a) {
+        const Kernels<T> chosen = kernels<T>();
+        tl::Layer<T> f;
+        f.h0 = data<T>(a[0]), f.y = data<T>(a[5]), f.h_n = data<T>(a[6]), f.gates = data<T>(a[7]);
+        const T *w_hh = data<T>(a[1]), *b_ih = given<T>(a[2]), *b_hh = given<T>(a[3]);
+        const std::int64_t n = s.hidden, wide = up(n, chosen.lanes), weights = 3 * wide * n;
+        const T* const b[4][2] = {{part(b_hh, 2 * n), nullptr},
+                                  {b_ih, b_hh},
+                                  {part(b_ih, n), part(b_hh, n)},
+                                  {part(b_ih, 2 * n), nullptr}};
+        go<T>(s, a[4], chosen.gru, weights + 4 * wide, f, [&](T* to, tl::Layer<T>& f) {
+            pack_gates(3, n, 2, chosen.lanes, w_hh, to);
+            pack_bias(n, chosen.lanes, b, to + weights);
+            f.bias = to + weights;
+        });
+    });
 }
 
-py::object lstm(py::tuple specs, py::tuple outs, py::dict constants) {
-    const Sizes s = sizes_of(specs[0], specs[2], specs[8], constants);
-    return tl::is_double(outs[0]) ? lstm_of<double>(s) : lstm_of<float>(s);
+// (h0, w_hh, gates, y, sizes, dy, state, d, before), as in lstm_dx.
+template <class T>
+py::object gru_dx_of(Sizes s) {
+    return tl::bind(9, [s](PyObject* const* a) {
+        const Kernels<T> chosen = kernels<T>();
+        tl::Layer<T> f;
+        f.h0 = data<T>(a[0]), f.gates = data<T>(a[2]), f.y = data<T>(a[3]), f.dy = given<T>(a[5]);
+        f.state = data<T>(a[6]), f.d = data<T>(a[7]), f.before = data<T>(a[8]);
+        const T* w_hh = data<T>(a[1]);
+        const std::int64_t n = s.hidden, packed = 3 * n * up(n, 4 * chosen.lanes);
+        go<T>(s, a[4], chosen.gru_back, packed, f, [&](T* to, tl::Layer<T>&) {
+            pack_columns(3 * n, n, 2 * n, chosen.lanes, w_hh, to);
+        });
+    });
 }
 
-py::object lstm_dx(py::tuple specs, py::tuple, py::dict constants) {
-    const Sizes s = sizes_of(specs[0], specs[2], specs[8], constants);
-    return tl::is_double(specs[0]) ? lstm_dx_of<double>(s) : lstm_dx_of<float>(s);
+// (h0, w_hh transposed, b_ih, b_hh, sizes, y, h_n); y comes in as w_ih x of all rows.
+template <class T>
+py::object rnn_of(Sizes s) {
+    return tl::bind(7, [s](PyObject* const* a) {
+        const Kernels<T> chosen = kernels<T>();
+        tl::Layer<T> f;
+        f.h0 = data<T>(a[0]), f.y = data<T>(a[5]), f.h_n = data<T>(a[6]);
+        const T *w = data<T>(a[1]), *b_ih = given<T>(a[2]), *b_hh = given<T>(a[3]);
+        const std::int64_t n = s.hidden, weights = n * up(n, 4 * chosen.lanes);
+        go<T>(s, a[4], chosen.rnn, weights + n, f, [&](T* to, tl::Layer<T>& f) {
+            pack_columns(n, n, 0, chosen.lanes, w, to);
+            for (std::int64_t j = 0; j < n; ++j) to[weights + j] = (b_ih ? b_ih[j] : 0) + (b_hh ? b_hh[j] : 0);
+            f.bias = to + weights;
+        });
+    });
 }
 
-const tl::Registrar registered[] = {{"lstm_layer", lstm}, {"lstm_layer_dx", lstm_dx}};
+// (h0, w_hh, y, sizes, dy, state, d, before), as in lstm_dx.
+template <class T>
+py::object rnn_dx_of(Sizes s) {
+    return tl::bind(8, [s](PyObject* const* a) {
+        const Kernels<T> chosen = kernels<T>();
+        tl::Layer<T> f;
+        f.h0 = data<T>(a[0]), f.y = data<T>(a[2]), f.dy = given<T>(a[4]), f.state = data<T>(a[5]);
+        f.d = data<T>(a[6]), f.before = data<T>(a[7]);
+        const T* w_hh = data<T>(a[1]);
+        const std::int64_t n = s.hidden, packed = n * up(n, 4 * chosen.lanes);
+        go<T>(s, a[3], chosen.rnn_back, packed, f, [&](T* to, tl::Layer<T>&) {
+            pack_columns(n, n, 0, chosen.lanes, w_hh, to);
+        });
+    });
+}
+
+// A factory of one of these. Its ops take x first and the first hidden state second, and `sizes` at SIZES.
+template <py::object (*F32)(Sizes), py::object (*F64)(Sizes), int SIZES>
+py::object layer(py::tuple specs, py::tuple, py::dict constants) {
+    const auto state = tl::shape(specs[1]);
+    const py::object sizes = specs[SIZES];
+    const bool relu = constants.contains("nonlinearity") && constants["nonlinearity"].cast<std::string>() == "relu";
+    const Sizes s{tl::shape(sizes.is_none() ? py::object(specs[0]) : sizes)[0], state[0], state[1],
+                  constants["reverse"].cast<bool>(), relu};
+    return tl::is_double(specs[0]) ? F64(s) : F32(s);
+}
+
+const tl::Registrar registered[] = {
+    {"lstm_layer", layer<lstm_of<float>, lstm_of<double>, 8>},
+    {"lstm_layer_dx", layer<lstm_dx_of<float>, lstm_dx_of<double>, 8>},
+    {"gru_layer", layer<gru_of<float>, gru_of<double>, 6>},
+    {"gru_layer_dx", layer<gru_dx_of<float>, gru_dx_of<double>, 6>},
+    {"rnn_layer", layer<rnn_of<float>, rnn_of<double>, 6>},
+    {"rnn_layer_dx", layer<rnn_dx_of<float>, rnn_dx_of<double>, 5>},
+};
 
 }  // namespace

@@ -43,17 +43,17 @@
 
 TL_PRODUCTS(1)
 TL_PRODUCTS(2)
+TL_PRODUCTS(3)
 TL_PRODUCTS(4)
 #undef TL_PRODUCTS
 #undef TL_MORE
 #undef TL_PRODUCT
 
-// out[i] (at `out`, `width` apart) = a[i] W for all columns of the packed W (see pack_columns).
-static void multiply(int m, std::int64_t inner, const T* const* a, const T* w, T* out, std::int64_t width) {
+// out[i] (at `out`, `width` apart) = a[i] W, or that more, for all columns of the packed W (see pack_columns).
+static void multiply(int m, std::int64_t inner, const T* const* a, const T* w, T* out, std::int64_t width, bool more) {
     Vec z[ROWS][4];
     for (std::int64_t j = 0; j < width;) {
-        const std::int64_t left = (width - j + LANES - 1) / LANES;
-        const int vecs = tl::vectors_at_once(left);
+        const int vecs = tl::vectors_at_once((width - j + LANES - 1) / LANES);
         if (vecs == 4)
             product4(m, inner, a, w, z);
         else if (vecs == 2)
@@ -61,12 +61,36 @@ static void multiply(int m, std::int64_t inner, const T* const* a, const T* w, T
         else
             product1(m, inner, a, w, z);
         w += vecs * LANES * inner;
-        for (int v = 0; v < vecs; ++v, j += LANES) {
+        for (int v = 0; v < vecs && j < width; ++v, j += LANES) {
             const int n = static_cast<int>(std::min<std::int64_t>(LANES, width - j));
-            for (int i = 0; i < m; ++i) store(out + i * width + j, n, z[i][v]);
+            for (int i = 0; i < m; ++i) {
+                T* to = out + i * width + j;
+                store(to, n, more ? load(to, n) + z[i][v] : z[i][v]);
+            }
         }
     }
 }
+
+// Splits `count` rows into tiles of at most ROWS, and the `hidden` units of a row into vectors and one tail of `n`.
+#define TL_EACH_TILE(count)                                                                       \
+    for (std::int64_t t = 0, tiles = ((count) + ROWS - 1) / ROWS, b0 = 0, b1; t < tiles; ++t, b0 = b1) \
+        if ((b1 = (count) * (t + 1) / tiles), true)
+
+#define TL_EACH_VECTOR(hidden, CALL)                              \
+    {                                                             \
+        std::int64_t j = 0;                                       \
+        for (; j + LANES <= (hidden); j += LANES) CALL(LANES);    \
+        if (j < (hidden)) CALL(static_cast<int>((hidden) - j));   \
+    }
+
+// Where row b of a step has its numbers, and whether a sequence begins or ends there.
+struct Place {
+    std::int64_t row, before, after;  // rows of this step, the one before and the one after it; -1: there is none
+    Place(const std::vector<tl::Step>& walk, std::size_t s, std::int64_t b)
+        : row(walk[s].start + b),
+          before(s > 0 && b < walk[s - 1].rows ? walk[s - 1].start + b : -1),
+          after(s + 1 < walk.size() && b < walk[s + 1].rows ? walk[s + 1].start + b : -1) {}
+};
 
 // ---- LSTM
 // One row's gates and states at `n` hidden units, from the products z of its state.
@@ -84,20 +108,17 @@ TL_INLINE void lstm_unit(int n, std::int64_t hidden, const Vec* z, const T* bias
     store(y, n, o * tanh(now));
 }
 
-static void lstm_forward(const tl::Lstm<T>& f, std::int64_t from, std::int64_t to) {
+static void lstm(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const std::int64_t hidden = f.hidden, all = to - from;
     const T *h[tl::task_rows], *c[tl::task_rows];  // where the states of each row lie now
     for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden, c[b] = f.c0 + (from + b) * hidden;
     Vec z[ROWS][4];
     for (const tl::Step& step : *f.walk) {
         const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
-        if (count <= 0) continue;
-        const std::int64_t tiles = (count + ROWS - 1) / ROWS;
         const T *w = f.w, *bias = f.bias;
         for (std::int64_t j = 0; j < hidden; j += LANES, w += 4 * LANES * hidden, bias += 4 * LANES) {
             const int n = static_cast<int>(std::min<std::int64_t>(LANES, hidden - j));
-            for (std::int64_t t = 0; t < tiles; ++t) {
-                const std::int64_t b0 = count * t / tiles, b1 = count * (t + 1) / tiles;
+            TL_EACH_TILE(count) {
                 product4(static_cast<int>(b1 - b0), hidden, h + b0, w, z);
                 for (std::int64_t b = b0; b < b1; ++b) {
                     T* gates = f.gates + (first + b) * 4 * hidden + j;
@@ -134,38 +155,170 @@ TL_INLINE void lstm_unit_back(int n, std::int64_t hidden, const T* gates, const 
     if (h) store(h, n, raw);
 }
 
-static void lstm_backward(const tl::LstmBack<T>& f, std::int64_t from, std::int64_t to) {
-    const std::int64_t hidden = f.hidden, whole = hidden - hidden % LANES;
-    const std::vector<tl::Step>& walk = *f.walk;
+static void lstm_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+    const std::int64_t hidden = f.hidden;
     const T* rows[ROWS];
-    for (std::size_t s = walk.size(); s-- > 0;) {
-        const tl::Step& step = walk[s];
-        const std::int64_t count = std::min(to, step.rows) - from, first = step.start + from;
-        if (count <= 0) continue;
-        const std::int64_t tiles = (count + ROWS - 1) / ROWS;
-        for (std::int64_t t = 0; t < tiles; ++t) {
-            const std::int64_t b0 = count * t / tiles, b1 = count * (t + 1) / tiles;
+    for (std::size_t s = f.walk->size(); s-- > 0;) {
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
+        TL_EACH_TILE(count) {
             for (std::int64_t b = b0; b < b1; ++b) {
-                const std::int64_t row = first + b, in_batch = from + b;
-                const bool begins = s == 0 || walk[s - 1].rows <= in_batch;
-                const bool ends = s + 1 == walk.size() || walk[s + 1].rows <= in_batch;
-                const T* before = begins ? f.c0 + in_batch * hidden : f.cells + (walk[s - 1].start + in_batch) * hidden;
-                const T *gates = f.gates + row * 4 * hidden, *cell = f.cells + row * hidden;
-                const T *dy = f.dy ? f.dy + row * hidden : nullptr, *state = f.state + in_batch * hidden;
-                T *d = f.d + row * 4 * hidden, *d_cell = f.cell + in_batch * hidden;
+                const std::int64_t in_batch = from + b;
+                const Place at(*f.walk, s, in_batch);
+                const T* before = at.before < 0 ? f.c0 + in_batch * hidden : f.cells + at.before * hidden;
+                const T *gates = f.gates + at.row * 4 * hidden, *cell = f.cells + at.row * hidden;
+                const T *dy = f.dy ? f.dy + at.row * hidden : nullptr, *state = f.state + in_batch * hidden;
+                T *d = f.d + at.row * 4 * hidden, *d_cell = f.cell + in_batch * hidden;
                 // this step's hidden state is what the next one began with
-                T* h = ends ? nullptr : f.before + (walk[s + 1].start + in_batch) * hidden;
-                if (begins) std::copy(f.h0 + in_batch * hidden, f.h0 + (in_batch + 1) * hidden, f.before + row * hidden);
-                std::int64_t j = 0;
-                for (; j < whole; j += LANES)
-                    lstm_unit_back(LANES, hidden, gates + j, cell + j, before + j, dy ? dy + j : dy, state + j,
-                                   d_cell + j, d + j, h ? h + j : h);
-                if (j < hidden)
-                    lstm_unit_back(static_cast<int>(hidden - j), hidden, gates + j, cell + j, before + j,
-                                   dy ? dy + j : dy, state + j, d_cell + j, d + j, h ? h + j : h);
+                T* h = at.after < 0 ? nullptr : f.before + at.after * hidden;
+                if (at.before < 0)
+                    std::copy_n(f.h0 + in_batch * hidden, hidden, f.before + at.row * hidden);
+#define TL_CALL(n)                                                                                               \
+    lstm_unit_back(n, hidden, gates + j, cell + j, before + j, dy ? dy + j : dy, state + j, d_cell + j, d + j, \
+                   h ? h + j : h)
+                TL_EACH_VECTOR(hidden, TL_CALL)
+#undef TL_CALL
                 rows[b - b0] = d;
             }
-            multiply(static_cast<int>(b1 - b0), 4 * hidden, rows, f.w, f.state + (from + b0) * hidden, hidden);
+            multiply(static_cast<int>(b1 - b0), 4 * hidden, rows, f.w, f.state + (from + b0) * hidden, hidden, false);
         }
     }
 }
+
+// ---- GRU: of each row (q, reset, update, new), where q is the state's part of new before reset scales it
+TL_INLINE void gru_unit(int n, std::int64_t hidden, const Vec* z, const T* bias, T* gates, const T* before, T* y) {
+    Vec g[3];
+    for (int k = 0; k < 3; ++k) g[k] = load(gates + (k + 1) * hidden, n) + load(bias + (k + 1) * LANES, LANES);
+    const Vec q = z[0] + load(bias, LANES), r = sigmoid(z[1] + g[0]), u = sigmoid(z[2] + g[1]),
+              c = tanh(g[2] + r * q);
+    store(gates, n, q);
+    store(gates + hidden, n, r);
+    store(gates + 2 * hidden, n, u);
+    store(gates + 3 * hidden, n, c);
+    store(y, n, (load(before, n) - c) * u + c);
+}
+
+static void gru(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+    const std::int64_t hidden = f.hidden, all = to - from;
+    const T* h[tl::task_rows];
+    for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden;
+    Vec z[ROWS][4];
+    for (const tl::Step& step : *f.walk) {
+        const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
+        const T *w = f.w, *bias = f.bias;
+        for (std::int64_t j = 0; j < hidden; j += LANES, w += 3 * LANES * hidden, bias += 4 * LANES) {
+            const int n = static_cast<int>(std::min<std::int64_t>(LANES, hidden - j));
+            TL_EACH_TILE(count) {
+                product3(static_cast<int>(b1 - b0), hidden, h + b0, w, z);
+                for (std::int64_t b = b0; b < b1; ++b) {
+                    T *gates = f.gates + (first + b) * 4 * hidden + j, *y = f.y + (first + b) * hidden + j;
+                    if (n == LANES)
+                        gru_unit(LANES, hidden, z[b - b0], bias, gates, h[b] + j, y);
+                    else
+                        gru_unit(n, hidden, z[b - b0], bias, gates, h[b] + j, y);
+                }
+            }
+        }
+        for (std::int64_t b = 0; b < count; ++b) h[b] = f.y + (first + b) * hidden;
+    }
+    for (std::int64_t b = 0; b < all; ++b) std::copy_n(h[b], hidden, f.h_n + (from + b) * hidden);
+}
+
+// The gradients d of one row's (q, reset, update, new); of the state's gradient remains what goes past the gates.
+TL_INLINE void gru_unit_back(int n, std::int64_t hidden, const T* gates, const T* before, const T* dy, T* state, T* d,
+                             T* h) {
+    const Vec q = load(gates, n), r = load(gates + hidden, n), u = load(gates + 2 * hidden, n),
+              c = load(gates + 3 * hidden, n), was = load(before, n);
+    Vec g = load(state, n);
+    if (dy) g += load(dy, n);
+    const Vec to_c = (T(1) - u) * (T(1) - c * c), to_q = to_c * r;
+    store(d, n, g * to_q);
+    store(d + hidden, n, g * (to_q * (q * (T(1) - r))));
+    store(d + 2 * hidden, n, g * ((was - c) * (u * (T(1) - u))));
+    store(d + 3 * hidden, n, g * to_c);
+    store(state, n, g * u);
+    store(h, n, was);
+}
+
+static void gru_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+    const std::int64_t hidden = f.hidden;
+    const T* rows[ROWS];
+    for (std::size_t s = f.walk->size(); s-- > 0;) {
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
+        TL_EACH_TILE(count) {
+            for (std::int64_t b = b0; b < b1; ++b) {
+                const std::int64_t in_batch = from + b;
+                const Place at(*f.walk, s, in_batch);
+                const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
+                const T *gates = f.gates + at.row * 4 * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
+                T *state = f.state + in_batch * hidden, *d = f.d + at.row * 4 * hidden;
+                T* h = f.before + at.row * hidden;
+#define TL_CALL(n) gru_unit_back(n, hidden, gates + j, before + j, dy ? dy + j : dy, state + j, d + j, h + j)
+                TL_EACH_VECTOR(hidden, TL_CALL)
+#undef TL_CALL
+                rows[b - b0] = d;
+            }
+            multiply(static_cast<int>(b1 - b0), 3 * hidden, rows, f.w, f.state + (from + b0) * hidden, hidden, true);
+        }
+    }
+}
+
+// ---- tanh or relu alone
+TL_INLINE void rnn_unit(int n, bool relu, const T* bias, T* y) {
+    const Vec x = load(y, n) + load(bias, n), zero = {};
+    store(y, n, relu ? (x < zero ? zero : x) : tanh(x));  // nan is not below 0: it stays
+}
+
+static void rnn(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+    const std::int64_t hidden = f.hidden, all = to - from;
+    const T* h[tl::task_rows];
+    for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden;
+    for (const tl::Step& step : *f.walk) {
+        const std::int64_t count = std::min(all, step.rows - from);
+        T* y = f.y + (step.start + from) * hidden;
+        TL_EACH_TILE(count) {
+            multiply(static_cast<int>(b1 - b0), hidden, h + b0, f.w, y + b0 * hidden, hidden, true);
+            for (std::int64_t b = b0; b < b1; ++b) {
+                T* here = y + b * hidden;
+#define TL_CALL(n) rnn_unit(n, f.relu, f.bias + j, here + j)
+                TL_EACH_VECTOR(hidden, TL_CALL)
+#undef TL_CALL
+                h[b] = here;
+            }
+        }
+    }
+    for (std::int64_t b = 0; b < all; ++b) std::copy_n(h[b], hidden, f.h_n + (from + b) * hidden);
+}
+
+TL_INLINE void rnn_unit_back(int n, bool relu, const T* out, const T* dy, const T* state, T* d) {
+    const Vec y = load(out, n), zero = {}, one = zero + T(1);
+    Vec g = load(state, n);
+    if (dy) g += load(dy, n);
+    store(d, n, g * (relu ? (y > zero ? one : zero) : one - y * y));
+}
+
+static void rnn_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+    const std::int64_t hidden = f.hidden;
+    const T* rows[ROWS];
+    for (std::size_t s = f.walk->size(); s-- > 0;) {
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
+        TL_EACH_TILE(count) {
+            for (std::int64_t b = b0; b < b1; ++b) {
+                const std::int64_t in_batch = from + b;
+                const Place at(*f.walk, s, in_batch);
+                const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
+                std::copy_n(before, hidden, f.before + at.row * hidden);
+                const T *y = f.y + at.row * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
+                const T* state = f.state + in_batch * hidden;
+                T* d = f.d + at.row * hidden;
+#define TL_CALL(n) rnn_unit_back(n, f.relu, y + j, dy ? dy + j : dy, state + j, d + j)
+                TL_EACH_VECTOR(hidden, TL_CALL)
+#undef TL_CALL
+                rows[b - b0] = d;
+            }
+            multiply(static_cast<int>(b1 - b0), hidden, rows, f.w, f.state + (from + b0) * hidden, hidden, false);
+        }
+    }
+}
+
+#undef TL_EACH_TILE
+#undef TL_EACH_VECTOR

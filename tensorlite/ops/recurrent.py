@@ -7,6 +7,7 @@ next. Either way rows of one step lie together, so both are one (rows, I) matrix
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,6 +64,18 @@ def blocks(walk: Walk, width: int) -> Iterator[tuple[slice, Walk]]:
         run.append(step)
         rows += step[1]
     yield slice(min(run)[0], min(run)[0] + rows), run
+
+
+# ---- around the compiled steps
+def worth_packing(x: Spec, *more: Any, **constants: Any) -> bool:
+    """Whether the rows that a layer has are enough to lay its weights out anew for them."""
+    return math.prod(x.shape[:-1]) >= 4
+
+
+def check_sizes(name: str, x: Any, batch: int, sizes: Any) -> None:
+    """Refuse sizes of steps that do not fit, before compiled steps go by them."""
+    if sizes is not None:
+        walk_of(name, x, batch, sizes, False)
 
 
 def dense(*arrays: Any) -> list:

@@ -21,8 +21,10 @@ from tensorlite.ops.recurrent import (
     below,
     blocks,
     check_layer,
+    check_sizes,
     complex_gradients,
     compose,
+    dense,
     earlier,
     gradients_for,
     gradients_of,
@@ -33,6 +35,7 @@ from tensorlite.ops.recurrent import (
     sigmoid_of,
     start_at,
     walk_of,
+    worth_packing,
 )
 from tensorlite.ops.shape import reshape
 
@@ -77,6 +80,12 @@ def gru_layer_dx_p(
             xp.multiply(g, z[at], out=through[:count])
             xp.matmul(d[start : start + count, : 3 * size], w, out=g)
             xp.add(g, through[:count], out=g)
+    _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh)
+
+
+def _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh) -> None:
+    """From the gradients d of (q, reset, update, new) those of x, weights and biases; ``before``: h of all rows."""
+    rows, size = before.shape
     to_x, to_h = d[:, size:], d[:, : 3 * size]
     if want[0]:
         xp.matmul(to_x, w_ih, out=out.reshape(rows, x.shape[-1]))
@@ -91,6 +100,22 @@ def gru_layer_dx_p(
             out_b_ih[...] = total[size:]
         if want[5]:
             out_b_hh[: 2 * size], out_b_hh[2 * size :] = total[size : 3 * size], total[:size]
+
+
+def _dx_around(
+    steps, xp, x, h0, w_ih, w_hh, gates, y, sizes, dy, dh,
+    out, out_h0, out_w_ih, out_w_hh, out_b_ih, out_b_hh, *, reverse, want,
+):  # fmt: skip
+    """gru_layer_dx with compiled steps."""
+    check_sizes("gru_layer", x, h0.shape[0], sizes)
+    d, before = xp.empty(gates.shape, x.dtype), xp.empty((gates.shape[0], h0.shape[1]), x.dtype)
+    state = out_h0 if want[1] else xp.empty(h0.shape, x.dtype)
+    start_at(state, dh)
+    steps(*dense(h0, w_hh, gates, y, sizes, dy), state, d, before)
+    _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh)
+
+
+gru_layer_dx_p.kernel("cpu", "gru_layer_dx", when=worth_packing, around=_dx_around)
 
 
 @gru_layer_dx_p.spec
@@ -139,6 +164,16 @@ def gru_layer_p(
         xp.multiply(t, z, out=t)
         xp.add(t, n, out=h)
         y[start : start + count] = h
+
+
+def _around(steps, xp, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, out, out_h, out_gates, *, reverse):
+    """gru_layer with compiled steps."""
+    check_sizes("gru_layer", x, h0.shape[0], sizes)
+    xp.matmul(x.reshape(out_gates.shape[0], x.shape[-1]), w_ih.T, out=out_gates[:, h0.shape[1] :])
+    steps(*dense(h0, w_hh, b_ih, b_hh, sizes), out, out_h, out_gates)
+
+
+gru_layer_p.kernel("cpu", "gru_layer", when=worth_packing, around=_around)
 
 
 @gru_layer_p.spec

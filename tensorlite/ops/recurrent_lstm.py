@@ -18,6 +18,7 @@ from tensorlite.ops.recurrent import (
     below,
     blocks,
     check_layer,
+    check_sizes,
     complex_gradients,
     compose,
     dense,
@@ -32,6 +33,7 @@ from tensorlite.ops.recurrent import (
     sigmoid_of,
     start_at,
     walk_of,
+    worth_packing,
 )
 from tensorlite.ops.shape import reshape
 
@@ -97,8 +99,7 @@ def _dx_around(
     out, out_h0, out_c0, out_w_ih, out_w_hh, out_b, out_w_hr, *, reverse, want,
 ):  # fmt: skip
     """lstm_layer_dx with compiled steps."""
-    if sizes is not None:
-        walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)  # it refuses sizes that do not fit
+    check_sizes("lstm_layer", x, h0.shape[0], sizes)
     d, before = xp.empty(gates.shape, x.dtype), xp.empty(cells.shape, x.dtype)
     state, cell = (
         buffer if wanted else xp.empty(s.shape, x.dtype)
@@ -111,10 +112,11 @@ def _dx_around(
     product_gradients(xp, wanted, d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b)
 
 
-lstm_layer_dx_p.kernel(
-    "cpu", "lstm_layer_dx", when=lambda x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **_: w_hr is None,
-    around=_dx_around,
-)  # fmt: skip
+def _dx_fits(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants) -> bool:
+    return w_hr is None and worth_packing(x)
+
+
+lstm_layer_dx_p.kernel("cpu", "lstm_layer_dx", when=_dx_fits, around=_dx_around)
 
 
 @lstm_layer_dx_p.spec
@@ -175,15 +177,16 @@ def _around(
     steps, xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, out, out_h, out_c, out_gates, out_cells, *, reverse
 ):
     """lstm_layer with compiled steps."""
-    if sizes is not None:
-        walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)  # it refuses sizes that do not fit
+    check_sizes("lstm_layer", x, h0.shape[0], sizes)
     xp.matmul(x.reshape(out_gates.shape[0], x.shape[-1]), w_ih.T, out=out_gates)
     steps(*dense(h0, c0, w_hh, b_ih, b_hh, sizes), out, out_h, out_c, out_gates, out_cells)
 
 
-lstm_layer_p.kernel(
-    "cpu", "lstm_layer", when=lambda x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **_: w_hr is None, around=_around
-)
+def _fits(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants) -> bool:
+    return w_hr is None and worth_packing(x)
+
+
+lstm_layer_p.kernel("cpu", "lstm_layer", when=_fits, around=_around)
 
 
 @lstm_layer_p.spec

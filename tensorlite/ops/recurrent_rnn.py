@@ -12,8 +12,10 @@ from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
     below,
     check_layer,
+    check_sizes,
     complex_gradients,
     compose,
+    dense,
     earlier,
     gradients_for,
     gradients_of,
@@ -24,6 +26,7 @@ from tensorlite.ops.recurrent import (
     sequences,
     start_at,
     walk_of,
+    worth_packing,
 )
 from tensorlite.ops.shape import reshape
 
@@ -54,6 +57,23 @@ def rnn_layer_dx_p(
         xp.matmul(d[here], w_hh, out=g)
     before = lambda: earlier(xp, y, h0, walk)
     product_gradients(xp, (want[0], *want[2:]), d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b)
+
+
+def _dx_around(
+    steps, xp, x, h0, w_ih, w_hh, y, sizes, dy, dh, out, out_h0, out_w_ih, out_w_hh, out_b,
+    *, nonlinearity, reverse, want,
+):  # fmt: skip
+    """rnn_layer_dx with compiled steps."""
+    check_sizes("rnn_layer", x, h0.shape[0], sizes)
+    size = h0.shape[1]
+    d, before = (xp.empty((y.size // size, size), x.dtype) for _ in range(2))
+    state = out_h0 if want[1] else xp.empty(h0.shape, x.dtype)
+    start_at(state, dh)
+    steps(*dense(h0, w_hh, y, sizes, dy), state, d, before)
+    product_gradients(xp, (want[0], *want[2:]), d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b)
+
+
+rnn_layer_dx_p.kernel("cpu", "rnn_layer_dx", when=worth_packing, around=_dx_around)
 
 
 @rnn_layer_dx_p.spec
@@ -90,6 +110,17 @@ def rnn_layer_p(
         else:
             xp.maximum(now, 0, out=now)
         h[...] = now
+
+
+def _around(steps, xp, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, out, out_h, *, nonlinearity, reverse):
+    """rnn_layer with compiled steps."""
+    check_sizes("rnn_layer", x, h0.shape[0], sizes)
+    rows, size = out.size // h0.shape[1], h0.shape[1]
+    xp.matmul(x.reshape(rows, x.shape[-1]), w_ih.T, out=out.reshape(rows, size))
+    steps(*dense(h0, w_hh.T, b_ih, b_hh, sizes), out, out_h)
+
+
+rnn_layer_p.kernel("cpu", "rnn_layer", when=worth_packing, around=_around)
 
 
 @rnn_layer_p.spec
