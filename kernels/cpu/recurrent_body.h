@@ -49,32 +49,36 @@ TL_PRODUCTS(4)
 #undef TL_MORE
 #undef TL_PRODUCT
 
-// out[i] (at `out`, `width` apart) = a[i] W, or that more, for all columns of the packed W (see pack_columns).
-static void multiply(int m, std::int64_t inner, const T* const* a, const T* w, T* out, std::int64_t width, bool more) {
-    Vec z[ROWS][4];
-    for (std::int64_t j = 0; j < width;) {
-        const int vecs = tl::vectors_at_once((width - j + LANES - 1) / LANES);
-        if (vecs == 4)
-            product4(m, inner, a, w, z);
-        else if (vecs == 2)
-            product2(m, inner, a, w, z);
-        else
-            product1(m, inner, a, w, z);
-        w += vecs * LANES * inner;
-        for (int v = 0; v < vecs && j < width; ++v, j += LANES) {
-            const int n = static_cast<int>(std::min<std::int64_t>(LANES, width - j));
-            for (int i = 0; i < m; ++i) {
-                T* to = out + i * width + j;
-                store(to, n, more ? load(to, n) + z[i][v] : z[i][v]);
-            }
-        }
-    }
-}
-
 // Splits `count` rows into tiles of at most ROWS, and the `hidden` units of a row into vectors and one tail of `n`.
 #define TL_EACH_TILE(count)                                                                       \
     for (std::int64_t t = 0, tiles = ((count) + ROWS - 1) / ROWS, b0 = 0, b1; t < tiles; ++t, b0 = b1) \
         if ((b1 = (count) * (t + 1) / tiles), true)
+
+// out[i] = a[i] W, or that more, for `count` rows and all columns of the packed W (see pack_columns). All rows go through
+// a block of columns before the next one, so that it is read from the nearest cache.
+static void multiply(std::int64_t count, std::int64_t inner, const T* const* a, const T* w, T* const* out,
+                     std::int64_t width, bool more) {
+    Vec z[ROWS][4];
+    for (std::int64_t j = 0; j < width;) {
+        const int vecs = tl::vectors_at_once((width - j + LANES - 1) / LANES);
+        const auto product = vecs == 4 ? product4 : vecs == 2 ? product2 : product1;
+        const std::int64_t end = std::min(width, j + vecs * LANES);
+        TL_EACH_TILE(count) {
+            product(static_cast<int>(b1 - b0), inner, a + b0, w, z);
+            for (std::int64_t b = b0; b < b1; ++b)
+                for (std::int64_t v = 0, at = j; at < end; ++v, at += LANES) {
+                    const int n = static_cast<int>(std::min<std::int64_t>(LANES, end - at));
+                    const Vec& made = z[b - b0][v];
+                    if (n == LANES)
+                        store(out[b] + at, LANES, more ? load(out[b] + at, LANES) + made : made);
+                    else
+                        store(out[b] + at, n, more ? load(out[b] + at, n) + made : made);
+                }
+        }
+        w += vecs * LANES * inner;
+        j += vecs * LANES;
+    }
+}
 
 #define TL_EACH_VECTOR(hidden, CALL)                              \
     {                                                             \
@@ -91,6 +95,24 @@ struct Place {
           before(s > 0 && b < walk[s - 1].rows ? walk[s - 1].start + b : -1),
           after(s + 1 < walk.size() && b < walk[s + 1].rows ? walk[s + 1].start + b : -1) {}
 };
+
+// out = in W for the rows [from, to) of steps first .. last - 1, a panel of them at a time.
+static void project(const std::vector<tl::Step>& walk, std::size_t first, std::size_t last, std::int64_t from,
+                    std::int64_t to, const T* in, std::int64_t in_step, std::int64_t inner, const T* w, T* out,
+                    std::int64_t out_step, std::int64_t width) {
+    const T* a[tl::panel_rows];
+    T* y[tl::panel_rows];
+    std::int64_t count = 0;
+    for (std::size_t s = first; s < last; ++s)
+        for (std::int64_t b = from; b < std::min(to, walk[s].rows); ++b, ++count) {
+            a[count] = in + (walk[s].start + b) * in_step;
+            y[count] = out + (walk[s].start + b) * out_step;
+        }
+    multiply(count, inner, a, w, y, width, false);
+}
+
+// How many steps of so many rows make a panel.
+static inline std::size_t panel_steps(std::int64_t rows) { return static_cast<std::size_t>(tl::panel_rows / rows); }
 
 // ---- LSTM
 // One row's gates and states at `n` hidden units, from the products z of its state.
@@ -113,7 +135,12 @@ static void lstm(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const T *h[tl::task_rows], *c[tl::task_rows];  // where the states of each row lie now
     for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden, c[b] = f.c0 + (from + b) * hidden;
     Vec z[ROWS][4];
-    for (const tl::Step& step : *f.walk) {
+    const std::size_t steps = f.walk->size(), panel = panel_steps(all);
+    for (std::size_t s = 0; s < steps; ++s) {
+        const tl::Step& step = (*f.walk)[s];
+        if (f.w_x && s % panel == 0)
+            project(*f.walk, s, std::min(steps, s + panel), from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates,
+                    4 * hidden, 4 * hidden);
         const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
         const T *w = f.w, *bias = f.bias;
         for (std::int64_t j = 0; j < hidden; j += LANES, w += 4 * LANES * hidden, bias += 4 * LANES) {
@@ -157,30 +184,33 @@ TL_INLINE void lstm_unit_back(int n, std::int64_t hidden, const T* gates, const 
 
 static void lstm_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const std::int64_t hidden = f.hidden;
-    const T* rows[ROWS];
-    for (std::size_t s = f.walk->size(); s-- > 0;) {
+    const T* rows[tl::task_rows];
+    T* states[tl::task_rows];
+    const std::size_t steps = f.walk->size(), panel = panel_steps(to - from);
+    for (std::size_t s = steps; s-- > 0;) {
         const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
-        TL_EACH_TILE(count) {
-            for (std::int64_t b = b0; b < b1; ++b) {
-                const std::int64_t in_batch = from + b;
-                const Place at(*f.walk, s, in_batch);
-                const T* before = at.before < 0 ? f.c0 + in_batch * hidden : f.cells + at.before * hidden;
-                const T *gates = f.gates + at.row * 4 * hidden, *cell = f.cells + at.row * hidden;
-                const T *dy = f.dy ? f.dy + at.row * hidden : nullptr, *state = f.state + in_batch * hidden;
-                T *d = f.d + at.row * 4 * hidden, *d_cell = f.cell + in_batch * hidden;
-                // this step's hidden state is what the next one began with
-                T* h = at.after < 0 ? nullptr : f.before + at.after * hidden;
-                if (at.before < 0)
-                    std::copy_n(f.h0 + in_batch * hidden, hidden, f.before + at.row * hidden);
+        for (std::int64_t b = 0; b < count; ++b) {
+            const std::int64_t in_batch = from + b;
+            const Place at(*f.walk, s, in_batch);
+            const T* before = at.before < 0 ? f.c0 + in_batch * hidden : f.cells + at.before * hidden;
+            const T *gates = f.gates + at.row * 4 * hidden, *cell = f.cells + at.row * hidden;
+            const T *dy = f.dy ? f.dy + at.row * hidden : nullptr, *state = f.state + in_batch * hidden;
+            T *d = f.d + at.row * 4 * hidden, *d_cell = f.cell + in_batch * hidden;
+            // this step's hidden state is what the next one began with
+            T* h = at.after < 0 ? nullptr : f.before + at.after * hidden;
+            if (at.before < 0)
+                std::copy_n(f.h0 + in_batch * hidden, hidden, f.before + at.row * hidden);
 #define TL_CALL(n)                                                                                               \
     lstm_unit_back(n, hidden, gates + j, cell + j, before + j, dy ? dy + j : dy, state + j, d_cell + j, d + j, \
-                   h ? h + j : h)
-                TL_EACH_VECTOR(hidden, TL_CALL)
+               h ? h + j : h)
+            TL_EACH_VECTOR(hidden, TL_CALL)
 #undef TL_CALL
-                rows[b - b0] = d;
-            }
-            multiply(static_cast<int>(b1 - b0), 4 * hidden, rows, f.w, f.state + (from + b0) * hidden, hidden, false);
+            rows[b] = d, states[b] = f.state + in_batch * hidden;
         }
+        multiply(count, 4 * hidden, rows, f.w, states, hidden, false);
+        if (f.w_x && s % panel == 0)
+            project(*f.walk, s, std::min(steps, s + panel), from, to, f.d, 4 * hidden, 4 * hidden, f.w_x, f.dx, f.inputs,
+                    f.inputs);
     }
 }
 
@@ -202,7 +232,12 @@ static void gru(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const T* h[tl::task_rows];
     for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden;
     Vec z[ROWS][4];
-    for (const tl::Step& step : *f.walk) {
+    const std::size_t steps = f.walk->size(), panel = panel_steps(all);
+    for (std::size_t s = 0; s < steps; ++s) {
+        const tl::Step& step = (*f.walk)[s];
+        if (f.w_x && s % panel == 0)
+            project(*f.walk, s, std::min(steps, s + panel), from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates + hidden,
+                    4 * hidden, 3 * hidden);
         const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
         const T *w = f.w, *bias = f.bias;
         for (std::int64_t j = 0; j < hidden; j += LANES, w += 3 * LANES * hidden, bias += 4 * LANES) {
@@ -241,24 +276,27 @@ TL_INLINE void gru_unit_back(int n, std::int64_t hidden, const T* gates, const T
 
 static void gru_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const std::int64_t hidden = f.hidden;
-    const T* rows[ROWS];
-    for (std::size_t s = f.walk->size(); s-- > 0;) {
+    const T* rows[tl::task_rows];
+    T* states[tl::task_rows];
+    const std::size_t steps = f.walk->size(), panel = panel_steps(to - from);
+    for (std::size_t s = steps; s-- > 0;) {
         const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
-        TL_EACH_TILE(count) {
-            for (std::int64_t b = b0; b < b1; ++b) {
-                const std::int64_t in_batch = from + b;
-                const Place at(*f.walk, s, in_batch);
-                const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
-                const T *gates = f.gates + at.row * 4 * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
-                T *state = f.state + in_batch * hidden, *d = f.d + at.row * 4 * hidden;
-                T* h = f.before + at.row * hidden;
+        for (std::int64_t b = 0; b < count; ++b) {
+            const std::int64_t in_batch = from + b;
+            const Place at(*f.walk, s, in_batch);
+            const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
+            const T *gates = f.gates + at.row * 4 * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
+            T *state = f.state + in_batch * hidden, *d = f.d + at.row * 4 * hidden;
+            T* h = f.before + at.row * hidden;
 #define TL_CALL(n) gru_unit_back(n, hidden, gates + j, before + j, dy ? dy + j : dy, state + j, d + j, h + j)
-                TL_EACH_VECTOR(hidden, TL_CALL)
+            TL_EACH_VECTOR(hidden, TL_CALL)
 #undef TL_CALL
-                rows[b - b0] = d;
-            }
-            multiply(static_cast<int>(b1 - b0), 3 * hidden, rows, f.w, f.state + (from + b0) * hidden, hidden, true);
+            rows[b] = d, states[b] = f.state + in_batch * hidden;
         }
+        multiply(count, 3 * hidden, rows, f.w, states, hidden, true);
+        if (f.w_x && s % panel == 0)
+            project(*f.walk, s, std::min(steps, s + panel), from, to, f.d + hidden, 4 * hidden, 3 * hidden, f.w_x, f.dx, f.inputs,
+                    f.inputs);
     }
 }
 
@@ -271,19 +309,23 @@ TL_INLINE void rnn_unit(int n, bool relu, const T* bias, T* y) {
 static void rnn(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const std::int64_t hidden = f.hidden, all = to - from;
     const T* h[tl::task_rows];
+    T* now[tl::task_rows];
     for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden;
-    for (const tl::Step& step : *f.walk) {
+    const std::size_t steps = f.walk->size(), panel = panel_steps(all);
+    for (std::size_t s = 0; s < steps; ++s) {
+        const tl::Step& step = (*f.walk)[s];
+        if (f.w_x && s % panel == 0)
+            project(*f.walk, s, std::min(steps, s + panel), from, to, f.x, f.inputs, f.inputs, f.w_x, f.y, hidden,
+                    hidden);
         const std::int64_t count = std::min(all, step.rows - from);
         T* y = f.y + (step.start + from) * hidden;
-        TL_EACH_TILE(count) {
-            multiply(static_cast<int>(b1 - b0), hidden, h + b0, f.w, y + b0 * hidden, hidden, true);
-            for (std::int64_t b = b0; b < b1; ++b) {
-                T* here = y + b * hidden;
-#define TL_CALL(n) rnn_unit(n, f.relu, f.bias + j, here + j)
-                TL_EACH_VECTOR(hidden, TL_CALL)
+        for (std::int64_t b = 0; b < count; ++b) now[b] = y + b * hidden;
+        multiply(count, hidden, h, f.w, now, hidden, true);
+        for (std::int64_t b = 0; b < count; ++b) {
+#define TL_CALL(n) rnn_unit(n, f.relu, f.bias + j, now[b] + j)
+            TL_EACH_VECTOR(hidden, TL_CALL)
 #undef TL_CALL
-                h[b] = here;
-            }
+            h[b] = now[b];
         }
     }
     for (std::int64_t b = 0; b < all; ++b) std::copy_n(h[b], hidden, f.h_n + (from + b) * hidden);
@@ -298,25 +340,28 @@ TL_INLINE void rnn_unit_back(int n, bool relu, const T* out, const T* dy, const 
 
 static void rnn_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     const std::int64_t hidden = f.hidden;
-    const T* rows[ROWS];
-    for (std::size_t s = f.walk->size(); s-- > 0;) {
+    const T* rows[tl::task_rows];
+    T* states[tl::task_rows];
+    const std::size_t steps = f.walk->size(), panel = panel_steps(to - from);
+    for (std::size_t s = steps; s-- > 0;) {
         const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
-        TL_EACH_TILE(count) {
-            for (std::int64_t b = b0; b < b1; ++b) {
-                const std::int64_t in_batch = from + b;
-                const Place at(*f.walk, s, in_batch);
-                const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
-                std::copy_n(before, hidden, f.before + at.row * hidden);
-                const T *y = f.y + at.row * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
-                const T* state = f.state + in_batch * hidden;
-                T* d = f.d + at.row * hidden;
+        for (std::int64_t b = 0; b < count; ++b) {
+            const std::int64_t in_batch = from + b;
+            const Place at(*f.walk, s, in_batch);
+            const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
+            std::copy_n(before, hidden, f.before + at.row * hidden);
+            const T *y = f.y + at.row * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
+            const T* state = f.state + in_batch * hidden;
+            T* d = f.d + at.row * hidden;
 #define TL_CALL(n) rnn_unit_back(n, f.relu, y + j, dy ? dy + j : dy, state + j, d + j)
-                TL_EACH_VECTOR(hidden, TL_CALL)
+            TL_EACH_VECTOR(hidden, TL_CALL)
 #undef TL_CALL
-                rows[b - b0] = d;
-            }
-            multiply(static_cast<int>(b1 - b0), hidden, rows, f.w, f.state + (from + b0) * hidden, hidden, false);
+            rows[b] = d, states[b] = f.state + in_batch * hidden;
         }
+        multiply(count, hidden, rows, f.w, states, hidden, false);
+        if (f.w_x && s % panel == 0)
+            project(*f.walk, s, std::min(steps, s + panel), from, to, f.d, hidden, hidden, f.w_x, f.dx, f.inputs,
+                    f.inputs);
     }
 }
 

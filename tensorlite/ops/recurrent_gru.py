@@ -16,7 +16,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.join import chunk
-from tensorlite.ops.linalg import linear
+from tensorlite.ops.linalg import linear, wide_vectors
 from tensorlite.ops.recurrent import (
     below,
     blocks,
@@ -29,6 +29,7 @@ from tensorlite.ops.recurrent import (
     gradients_for,
     gradients_of,
     in_wide,
+    products_of_x,
     rows_of,
     samples,
     sequences,
@@ -111,8 +112,11 @@ def _dx_around(
     d, before = xp.empty(gates.shape, x.dtype), xp.empty((gates.shape[0], h0.shape[1]), x.dtype)
     state = out_h0 if want[1] else xp.empty(h0.shape, x.dtype)
     start_at(state, dh)
-    steps(*dense(h0, w_hh, gates, y, sizes, dy), state, d, before)
-    _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh)
+    own = (*dense(w_ih), out) if want[0] and wide_vectors() else (None, None)
+    steps(*dense(h0, w_hh, gates, y, sizes, dy), state, d, before, *own)
+    _finish(
+        xp, (want[0] and own[0] is None, *want[1:]), d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh
+    )
 
 
 gru_layer_dx_p.kernel("cpu", "gru_layer_dx", when=worth_packing, around=_dx_around)
@@ -169,8 +173,8 @@ def gru_layer_p(
 def _around(steps, xp, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, out, out_h, out_gates, *, reverse):
     """gru_layer with compiled steps."""
     check_sizes("gru_layer", x, h0.shape[0], sizes)
-    xp.matmul(x.reshape(out_gates.shape[0], x.shape[-1]), w_ih.T, out=out_gates[:, h0.shape[1] :])
-    steps(*dense(h0, w_hh, b_ih, b_hh, sizes), out, out_h, out_gates)
+    own = products_of_x(xp, x, w_ih, out_gates[:, h0.shape[1] :])
+    steps(*dense(h0, w_hh, b_ih, b_hh, sizes), out, out_h, out_gates, *own)
 
 
 gru_layer_p.kernel("cpu", "gru_layer", when=worth_packing, around=_around)

@@ -13,7 +13,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import int64
 from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.join import chunk
-from tensorlite.ops.linalg import linear
+from tensorlite.ops.linalg import linear, wide_vectors
 from tensorlite.ops.recurrent import (
     below,
     blocks,
@@ -27,6 +27,7 @@ from tensorlite.ops.recurrent import (
     gradients_of,
     in_wide,
     product_gradients,
+    products_of_x,
     rows_of,
     samples,
     sequences,
@@ -107,8 +108,9 @@ def _dx_around(
     )
     start_at(state, dh)
     start_at(cell, dc)
-    steps(*dense(h0, c0, w_hh, gates, cells, sizes, dy), state, cell, d, before)
-    wanted = (want[0], *want[3:6])
+    own = (*dense(w_ih), out) if want[0] and wide_vectors() else (None, None)
+    steps(*dense(h0, c0, w_hh, gates, cells, sizes, dy), state, cell, d, before, *own)
+    wanted = (want[0] and own[0] is None, *want[3:6])
     product_gradients(xp, wanted, d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b)
 
 
@@ -178,8 +180,8 @@ def _around(
 ):
     """lstm_layer with compiled steps."""
     check_sizes("lstm_layer", x, h0.shape[0], sizes)
-    xp.matmul(x.reshape(out_gates.shape[0], x.shape[-1]), w_ih.T, out=out_gates)
-    steps(*dense(h0, c0, w_hh, b_ih, b_hh, sizes), out, out_h, out_c, out_gates, out_cells)
+    own = products_of_x(xp, x, w_ih, out_gates)
+    steps(*dense(h0, c0, w_hh, b_ih, b_hh, sizes), out, out_h, out_c, out_gates, out_cells, *own)
 
 
 def _fits(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants) -> bool:

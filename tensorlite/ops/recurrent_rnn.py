@@ -8,7 +8,7 @@ from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import relu, tanh
-from tensorlite.ops.linalg import linear
+from tensorlite.ops.linalg import linear, wide_vectors
 from tensorlite.ops.recurrent import (
     below,
     check_layer,
@@ -21,6 +21,7 @@ from tensorlite.ops.recurrent import (
     gradients_of,
     in_wide,
     product_gradients,
+    products_of_x,
     rows_of,
     samples,
     sequences,
@@ -69,8 +70,11 @@ def _dx_around(
     d, before = (xp.empty((y.size // size, size), x.dtype) for _ in range(2))
     state = out_h0 if want[1] else xp.empty(h0.shape, x.dtype)
     start_at(state, dh)
-    steps(*dense(h0, w_hh, y, sizes, dy), state, d, before)
-    product_gradients(xp, (want[0], *want[2:]), d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b)
+    own = (*dense(w_ih), out) if want[0] and wide_vectors() else (None, None)
+    steps(*dense(h0, w_hh, y, sizes, dy), state, d, before, *own)
+    product_gradients(
+        xp, (want[0] and own[0] is None, *want[2:]), d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b
+    )
 
 
 rnn_layer_dx_p.kernel("cpu", "rnn_layer_dx", when=worth_packing, around=_dx_around)
@@ -115,9 +119,8 @@ def rnn_layer_p(
 def _around(steps, xp, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, out, out_h, *, nonlinearity, reverse):
     """rnn_layer with compiled steps."""
     check_sizes("rnn_layer", x, h0.shape[0], sizes)
-    rows, size = out.size // h0.shape[1], h0.shape[1]
-    xp.matmul(x.reshape(rows, x.shape[-1]), w_ih.T, out=out.reshape(rows, size))
-    steps(*dense(h0, w_hh.T, b_ih, b_hh, sizes), out, out_h)
+    own = products_of_x(xp, x, w_ih, out.reshape(out.size // h0.shape[1], h0.shape[1]))
+    steps(*dense(h0, w_hh, b_ih, b_hh, sizes), out, out_h, *own)
 
 
 rnn_layer_p.kernel("cpu", "rnn_layer", when=worth_packing, around=_around)
