@@ -1,5 +1,5 @@
-// The steps of recurrent layers through time, forward and back. Products over whole sequences stay with NumPy's BLAS:
-// the ops' Python side calls it before and after (tensorlite/ops/recurrent_*.py).
+// The steps of recurrent layers through time, forward and back, and the products with w_ih where vectors are wide. The
+// weights' gradients are left to NumPy's BLAS by the ops' Python side (tensorlite/ops/recurrent_*.py).
 //
 // Recurrent weights are packed once a call. One source, three instruction sets, chosen when called.
 #include <algorithm>
@@ -308,9 +308,9 @@ py::object lstm_of(Sizes s) {
     });
 }
 
-// (h0, c0, w_hh, gates, cells, sizes, dy, state, cell, d, before, w_ih, dx); state and cell come in as the gradients of h_n and
-// c_n and go out as those of h0 and c0, d gets the gates' gradients, before the hidden state that each row began with,
-// dx the gradient of x if w_ih is given.
+// (h0, c0, w_hh, gates, cells, sizes, dy, state, cell, d, before, w_ih, dx); state and cell come in as the gradients of
+// h_n and c_n and go out as those of h0 and c0, d gets the gates' gradients, before the hidden state that each row
+// began with, dx the gradient of x if w_ih is given.
 template <class T>
 py::object lstm_dx_of(Sizes s) {
     return tl::bind(13, [s](PyObject* const* a) {

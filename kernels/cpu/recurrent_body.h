@@ -49,13 +49,13 @@ TL_PRODUCTS(4)
 #undef TL_MORE
 #undef TL_PRODUCT
 
-// Splits `count` rows into tiles of at most ROWS, and the `hidden` units of a row into vectors and one tail of `n`.
-#define TL_EACH_TILE(count)                                                                       \
-    for (std::int64_t t = 0, tiles = ((count) + ROWS - 1) / ROWS, b0 = 0, b1; t < tiles; ++t, b0 = b1) \
+// Cuts `count` rows into tiles [b0, b1) of at most ROWS.
+#define TL_EACH_TILE(count)                                                                                \
+    for (std::int64_t t = 0, tiles = ((count) + ROWS - 1) / ROWS, b0 = 0, b1; t < tiles; ++t, b0 = b1)     \
         if ((b1 = (count) * (t + 1) / tiles), true)
 
-// out[i] = a[i] W, or that more, for `count` rows and all columns of the packed W (see pack_columns). All rows go through
-// a block of columns before the next one, so that it is read from the nearest cache.
+// out[i] = a[i] W, or that more, for `count` rows and all columns of the packed W (see pack_columns). All rows go
+// through a block of columns before the next one, so that it is read from the nearest cache.
 static void multiply(std::int64_t count, std::int64_t inner, const T* const* a, const T* w, T* const* out,
                      std::int64_t width, bool more) {
     Vec z[ROWS][4];
@@ -80,6 +80,7 @@ static void multiply(std::int64_t count, std::int64_t inner, const T* const* a, 
     }
 }
 
+// CALL(n) for each whole vector of a row's hidden units, from unit j, and for the tail of n units.
 #define TL_EACH_VECTOR(hidden, CALL)                              \
     {                                                             \
         std::int64_t j = 0;                                       \
@@ -96,14 +97,14 @@ struct Place {
           after(s + 1 < walk.size() && b < walk[s + 1].rows ? walk[s + 1].start + b : -1) {}
 };
 
-// out = in W for the rows [from, to) of steps first .. last - 1, a panel of them at a time.
-static void project(const std::vector<tl::Step>& walk, std::size_t first, std::size_t last, std::int64_t from,
+// out = in W for the rows [from, to) of `steps` steps from `first` on, or of as many as there are.
+static void project(const std::vector<tl::Step>& walk, std::size_t first, std::size_t steps, std::int64_t from,
                     std::int64_t to, const T* in, std::int64_t in_step, std::int64_t inner, const T* w, T* out,
                     std::int64_t out_step, std::int64_t width) {
     const T* a[tl::panel_rows];
     T* y[tl::panel_rows];
     std::int64_t count = 0;
-    for (std::size_t s = first; s < last; ++s)
+    for (std::size_t s = first; s < std::min(walk.size(), first + steps); ++s)
         for (std::int64_t b = from; b < std::min(to, walk[s].rows); ++b, ++count) {
             a[count] = in + (walk[s].start + b) * in_step;
             y[count] = out + (walk[s].start + b) * out_step;
@@ -139,8 +140,7 @@ static void lstm(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     for (std::size_t s = 0; s < steps; ++s) {
         const tl::Step& step = (*f.walk)[s];
         if (f.w_x && s % panel == 0)
-            project(*f.walk, s, std::min(steps, s + panel), from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates,
-                    4 * hidden, 4 * hidden);
+            project(*f.walk, s, panel, from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates, 4 * hidden, 4 * hidden);
         const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
         const T *w = f.w, *bias = f.bias;
         for (std::int64_t j = 0; j < hidden; j += LANES, w += 4 * LANES * hidden, bias += 4 * LANES) {
@@ -209,8 +209,7 @@ static void lstm_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to)
         }
         multiply(count, 4 * hidden, rows, f.w, states, hidden, false);
         if (f.w_x && s % panel == 0)
-            project(*f.walk, s, std::min(steps, s + panel), from, to, f.d, 4 * hidden, 4 * hidden, f.w_x, f.dx, f.inputs,
-                    f.inputs);
+            project(*f.walk, s, panel, from, to, f.d, 4 * hidden, 4 * hidden, f.w_x, f.dx, f.inputs, f.inputs);
     }
 }
 
@@ -236,7 +235,7 @@ static void gru(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     for (std::size_t s = 0; s < steps; ++s) {
         const tl::Step& step = (*f.walk)[s];
         if (f.w_x && s % panel == 0)
-            project(*f.walk, s, std::min(steps, s + panel), from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates + hidden,
+            project(*f.walk, s, panel, from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates + hidden,
                     4 * hidden, 3 * hidden);
         const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
         const T *w = f.w, *bias = f.bias;
@@ -295,8 +294,7 @@ static void gru_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) 
         }
         multiply(count, 3 * hidden, rows, f.w, states, hidden, true);
         if (f.w_x && s % panel == 0)
-            project(*f.walk, s, std::min(steps, s + panel), from, to, f.d + hidden, 4 * hidden, 3 * hidden, f.w_x, f.dx, f.inputs,
-                    f.inputs);
+            project(*f.walk, s, panel, from, to, f.d + hidden, 4 * hidden, 3 * hidden, f.w_x, f.dx, f.inputs, f.inputs);
     }
 }
 
@@ -315,8 +313,7 @@ static void rnn(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
     for (std::size_t s = 0; s < steps; ++s) {
         const tl::Step& step = (*f.walk)[s];
         if (f.w_x && s % panel == 0)
-            project(*f.walk, s, std::min(steps, s + panel), from, to, f.x, f.inputs, f.inputs, f.w_x, f.y, hidden,
-                    hidden);
+            project(*f.walk, s, panel, from, to, f.x, f.inputs, f.inputs, f.w_x, f.y, hidden, hidden);
         const std::int64_t count = std::min(all, step.rows - from);
         T* y = f.y + (step.start + from) * hidden;
         for (std::int64_t b = 0; b < count; ++b) now[b] = y + b * hidden;
@@ -360,8 +357,7 @@ static void rnn_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) 
         }
         multiply(count, hidden, rows, f.w, states, hidden, false);
         if (f.w_x && s % panel == 0)
-            project(*f.walk, s, std::min(steps, s + panel), from, to, f.d, hidden, hidden, f.w_x, f.dx, f.inputs,
-                    f.inputs);
+            project(*f.walk, s, panel, from, to, f.d, hidden, hidden, f.w_x, f.dx, f.inputs, f.inputs);
     }
 }
 

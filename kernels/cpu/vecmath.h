@@ -1,8 +1,8 @@
-// Vectors of T, and sigmoid and tanh of them. Included once for each instruction set and element type, in a namespace of
-// its own; wants the macros T (float or double) and LANES (elements a vector holds).
+// Vectors of T, and sigmoid and tanh of them. Included once for each instruction set and element type, in a namespace
+// of its own; wants the macros T (float or double) and LANES (elements a vector holds).
 //
-// Both stand on exp(a) for a <= 0 as 2^n (1 + p) with |r| <= ln(2) / 2 and p = exp(r) - 1 by its Taylor series, which is
-// exact to the last digits where p is small, so that tanh keeps its relative error near 0. Nothing overflows; nan stays.
+// Both stand on exp(a) for a <= 0 as 2^n (1 + p), with p = exp(r) - 1 for |r| <= ln(2) / 2 by its Taylor series: exact
+// to the last digits where p is small, so that tanh keeps its relative error near 0. Nothing overflows; nan stays.
 
 typedef T Vec __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias));
 typedef tl::Bits<T>::type Int;
