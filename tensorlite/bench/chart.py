@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from tensorlite.bench.report import OURS, describe, ratio, rows
+from tensorlite.io.files import atomic
 from tensorlite.utils.extras import require
 
 COLOURS = {OURS: "#2a6fbb", "torch": "#d1605e", "torch_fused": "#e59a98", "torch_nhwc": "#b58a3c"}
@@ -25,7 +26,6 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
     libs = [lib for lib in dict.fromkeys(r["lib"] for r in report["results"]) if _measured(report, lib)]
     height = 1.6 + 0.16 * max(len(libs), 2) * max(sum(phase == p for _, phase, _ in found) for p in phases)
     figure = figures.Figure(figsize=(5.2 * len(phases) + 0.8, height), layout="constrained", dpi=150)
-    figure.suptitle("milliseconds a step (shorter is faster)", fontsize=11, color=INK)
     figure.supxlabel(describe(report), fontsize=6, color=INK, wrap=True)
     width = 0.8 / max(len(libs), 1)
     panels = figure.subplots(1, len(phases), squeeze=False)[0]
@@ -47,7 +47,7 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
                     text = f" {share:.2f}" if share is not None else ""
                     if by_lib[lib]["status"] == "ok":
                         axes.annotate(text, (by_lib[lib]["q3"], y), va="center", fontsize=6, color=INK)
-        axes.set_title(f"{phase}; beside our bars: ours / best peer", fontsize=9, color=INK)
+        axes.set_title(f"{phase}, milliseconds a step; beside our bars: ours / best peer", fontsize=8, color=INK)
         axes.set_yticks(range(len(mine)), [workload for workload, _ in mine], fontsize=8)
         axes.set_ylim(len(mine) - 0.5, -0.5)
         axes.set_xscale("log")
@@ -55,10 +55,11 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     if libs:
         figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(libs), frameon=False,
-            fontsize=7,
+            *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(libs), 4 * len(phases)),
+            frameon=False, fontsize=7,
         )  # fmt: skip
-    figure.savefig(path)
+    with atomic(path) as file:
+        figure.savefig(file, format=os.path.splitext(path)[1][1:].lower() or "png")
 
 
 def _measured(report: dict[str, Any], lib: str) -> bool:
