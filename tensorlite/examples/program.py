@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import tensorlite as tl
-from tensorlite.callbacks import Callback, LastCheckpoint, Lines, Progress
+from tensorlite.callbacks import LastCheckpoint, Lines, Progress
 from tensorlite.errors import DataError
 from tensorlite.examples.curves import Curves
 from tensorlite.io.checkpoints import Checkpoints
@@ -69,7 +69,6 @@ class Run:
         self.resume, self.every = resume, checkpoint_every
         self.extra: dict[str, Any] = {"program": program, "settings": settings}
         self.folder = checkpoint_folder(self.result.weights)
-        self._start = time.perf_counter()
 
     def fit(
         self,
@@ -79,15 +78,12 @@ class Run:
         validation: Iterable | None = None,
         test: Callable[[], dict[str, Any]] | None = None,
         data: Iterable[np.ndarray] = (),
-        unit: str = " batches",
-        callbacks: Iterable[Callback] = (),
         config: dict[str, Any] | None = None,
     ) -> Result:
         """Train, then ``test``, then write the weights; after Ctrl-C write those there are.
 
         Args:
             data: arrays that the training is made of, whose checksum a checkpoint keeps.
-            callbacks: told besides the trainer's own, before a checkpoint is written.
             config: what it takes to make the model again. It is saved with the weights, as ``read_weights`` wants it;
                 without it the file of weights is a plain state_dict.
         """
@@ -96,10 +92,9 @@ class Run:
             crc = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"", crc)
         self.extra |= {"data": crc, "config": config}
         last = LastCheckpoint(self.folder, self.every, extra=self.extra, say=say)
-        trainer.callbacks = [*trainer.callbacks, *callbacks, Progress(unit), Lines(say), last]
-        trainer.callbacks.sort(key=lambda c: c.last)
+        trainer.callbacks += [Progress(), Lines(say), last]
         self._make_room(last.checkpoints, epochs)
-        result, self._start = self.result, time.perf_counter()
+        result, start = self.result, time.perf_counter()
         if self.resume:
             self._continue(trainer, last.checkpoints)
         try:
@@ -109,7 +104,7 @@ class Run:
         except KeyboardInterrupt:
             result.interrupted = True
         result.history, result.losses = trainer.history, trainer.losses
-        result.seconds = time.perf_counter() - self._start
+        result.seconds = time.perf_counter() - start
         state = trainer.model.state_dict()
         tl.save(state if config is None else {**self.extra, "model": state}, result.weights)
         return result
