@@ -138,9 +138,7 @@ def train(
         data=[codes],
         config={"characters": "".join(characters.get_itos()), "hidden": hidden, "layers": layers},
     )
-    if run.curves is not None and result.losses:
-        run.curves.draw(f"characters of {path.name}", result.losses, result.history, loss="nats a character")
-        say(f"curves in {run.curves.path}")
+    run.draw(f"characters of {path.name}", loss="nats a character")
     if not result.interrupted:
         say("--- a sample\n" + continue_text(net, characters, "\n", 300, seed=seed).strip() + "\n---")
     return run.last_line("" if result.interrupted else f"test {result.test['nats']:.4f} nats a character")

@@ -145,10 +145,7 @@ def train(
         data=[digits.train_images, digits.train_labels],
     )
     result.source = digits.source
-    if run.curves is not None and result.losses:
-        run.curves.draw(f"{model} on {digits.source}", result.losses, result.history, figure="accuracy",
-                        test=result.test_accuracy)  # fmt: skip
-        say(f"curves in {run.curves.path}")
+    run.draw(f"{model} on {digits.source}", figure="accuracy", test=result.test_accuracy)
     return run.last_line("" if result.interrupted else f"test accuracy {result.test_accuracy:.4f}")
 
 

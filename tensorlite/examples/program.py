@@ -143,6 +143,12 @@ class Run:
         trainer.load_state_dict(state)
         say(f"going on after step {trainer.step} of {path}")
 
+    def draw(self, title: str, **how: Any) -> None:
+        """The picture of the curves, where one was asked for. ``how`` is for ``Curves.draw``."""
+        if self.curves is not None and self.result.losses:
+            self.curves.draw(title, self.result.losses, self.result.history, **how)
+            say(f"curves in {self.curves.path}")
+
     def last_line(self, figures: str) -> Result:
         """Say how it ended."""
         result = self.result

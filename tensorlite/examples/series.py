@@ -172,14 +172,12 @@ def train(
         config={"series": series, "window": window, "features": every.inputs.shape[2], "mean": mean,
                 "deviation": deviation},
     )  # fmt: skip
-    if run.curves is not None and result.losses:
-        shown = slice(-min(len(truth), 120), None)
-        where = every.where[rows][shown]
-        lines = {f"{series}, {table.unit}": (where, truth[shown]), "naive forecast": (where, naive[shown])}
-        if not result.interrupted:
-            lines["forecast"] = (where, forecast[shown])
-        run.curves.draw(f"{series}: the next step", result.losses, result.history, "mean squared error", series=lines)
-        say(f"curves in {run.curves.path}")
+    shown = slice(-min(len(truth), 120), None)
+    where = every.where[rows][shown]
+    lines = {f"{series}, {table.unit}": (where, truth[shown]), "naive forecast": (where, naive[shown])}
+    if not result.interrupted:
+        lines["forecast"] = (where, forecast[shown])
+    run.draw(f"{series}: the next step", loss="mean squared error", series=lines)
     t = result.test
     return run.last_line("" if result.interrupted else f"test RMSE {t['rmse']:.4f} {table.unit}, naive forecast "
                                                        f"{t['naive']:.4f},")  # fmt: skip

@@ -117,9 +117,7 @@ def train(
         data=[inputs.numpy(), labels],
         config={"words": words.state_dict()},
     )
-    if run.curves is not None and result.losses:
-        run.curves.draw("movie reviews", result.losses, result.history, figure="accuracy", test=result.test_accuracy)
-        say(f"curves in {run.curves.path}")
+    run.draw("movie reviews", figure="accuracy", test=result.test_accuracy)
     return run.last_line("" if result.interrupted else f"test accuracy {result.test_accuracy:.4f}")
 
 

@@ -111,9 +111,7 @@ def train(
     result.source = digits.source
     draw(net, picture, device)
     say(f"64 made-up digits in {picture}")
-    if run.curves is not None and result.losses:
-        run.curves.draw(f"VAE on {digits.source}", result.losses, result.history, loss="-ELBO, nats an image")
-        say(f"curves in {run.curves.path}")
+    run.draw(f"VAE on {digits.source}", loss="-ELBO, nats an image")
     return run.last_line("" if result.interrupted else f"test ELBO {result.test['elbo']:.2f} nats an image")
 
 
