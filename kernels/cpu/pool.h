@@ -1,12 +1,15 @@
 // The threads that kernels share: run(tasks, f) calls f(0) .. f(tasks - 1), each once, on the caller and its helpers.
 //
 // Tasks are cut by shape, never by the number of threads, and no two write the same element: results have the same
-// bits for every number of threads. A helper spins for some microseconds after its last task, then sleeps, so that it
-// leaves its core to others. After a fork the child starts helpers of its own.
+// bits for every number of threads. A helper that has nothing to do spins for two milliseconds, which is what lies
+// between two kernels of a training step, lending its core to whoever wants it; then it sleeps (waking it again costs
+// more than most kernels take). A kernel called inside a task runs on that thread alone. After a fork the child starts
+// helpers of its own.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -41,9 +44,9 @@ class Pool {
 
     template <class F>
     void run(int tasks, F f) {
-        const int wanted = std::min(threads().load(), tasks);
-        std::unique_lock<std::mutex> mine(busy_, std::try_to_lock);
-        if (wanted < 2 || !mine.owns_lock()) {  // somebody else's work is under way: do this alone
+        const int wanted = inside() ? 1 : std::min(threads().load(), tasks);
+        std::unique_lock<std::mutex> mine(busy_, std::defer_lock);
+        if (wanted < 2 || !mine.try_lock()) {  // too little, or somebody else's work is under way: do this alone
             for (int k = 0; k < tasks; ++k) f(k);
             return;
         }
@@ -59,12 +62,20 @@ class Pool {
             std::lock_guard<std::mutex> lock(sleep_);
             wake_.notify_all();
         }
+        inside() = true;
         work(round);
+        inside() = false;
         for (int spins = 0; left_.load(std::memory_order_acquire) > 0; ++spins) relax(spins);
     }
 
   private:
-    static constexpr int spins_before_sleep = 4000;
+    static constexpr std::chrono::microseconds patience{2000};
+
+    // Whether this thread is at work on a task.
+    static bool& inside() {
+        static thread_local bool in = false;
+        return in;
+    }
 
     static Pool*& instance() {
         static Pool* pool = nullptr;
@@ -108,12 +119,15 @@ class Pool {
     }
 
     void help(int id) {
+        inside() = true;
         std::uint64_t seen = 0;
         for (;;) {
             std::uint64_t round = turn_.load(std::memory_order_acquire) >> 32;
-            for (int spins = 0; round == seen && spins < spins_before_sleep; ++spins) {
+            const auto end = std::chrono::steady_clock::now() + patience;
+            for (int spins = 1; round == seen; ++spins) {
                 relax(spins);
                 round = turn_.load(std::memory_order_acquire) >> 32;
+                if (spins % 64 == 0 && std::chrono::steady_clock::now() > end) break;
             }
             if (round == seen) {
                 std::unique_lock<std::mutex> lock(sleep_);

@@ -1,0 +1,111 @@
+// Vectors of float or double, as wide as the instruction set's registers. Included by each_isa.h in the namespace of
+// each instruction set (TL_LEVEL 0 baseline, 1 AVX2, 2 AVX-512; TL_BYTES a register's width); no include guard.
+
+template <class T>
+struct Vector {
+    typedef T type __attribute__((vector_size(TL_BYTES), aligned(sizeof(T)), may_alias));
+};
+template <class T>
+using Vec = typename Vector<T>::type;
+template <class T>
+constexpr int lanes = TL_BYTES / sizeof(T);
+
+// Registers that a kernel may count on.
+#if TL_LEVEL == 2 || defined(__aarch64__)
+constexpr int registers = 32;
+#else
+constexpr int registers = 16;
+#endif
+
+template <class T>
+TL_INLINE Vec<T> load(const T* p) {
+    return *reinterpret_cast<const Vec<T>*>(p);
+}
+
+template <class T>
+TL_INLINE void store(T* p, const Vec<T>& v) {
+    *reinterpret_cast<Vec<T>*>(p) = v;
+}
+
+template <class T>
+TL_INLINE Vec<T> all(T value) {
+    return Vec<T>{} + value;
+}
+
+// The first n elements (0 <= n <= lanes) at p, `rest` behind them; nothing beyond them is touched.
+TL_INLINE Vec<float> load_first(const float* p, std::int64_t n, float rest = 0) {
+#if TL_LEVEL == 2
+    return (Vec<float>)_mm512_mask_loadu_ps((__m512)all(rest), static_cast<__mmask16>((1u << n) - 1), p);
+#else
+    Vec<float> v = all(rest);
+    for (std::int64_t l = 0; l < n; ++l) v[l] = p[l];
+    return v;
+#endif
+}
+
+TL_INLINE Vec<double> load_first(const double* p, std::int64_t n, double rest = 0) {
+#if TL_LEVEL == 2
+    return (Vec<double>)_mm512_mask_loadu_pd((__m512d)all(rest), static_cast<__mmask8>((1u << n) - 1), p);
+#else
+    Vec<double> v = all(rest);
+    for (std::int64_t l = 0; l < n; ++l) v[l] = p[l];
+    return v;
+#endif
+}
+
+TL_INLINE void store_first(float* p, std::int64_t n, const Vec<float>& v) {
+#if TL_LEVEL == 2
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+#else
+    for (std::int64_t l = 0; l < n; ++l) p[l] = v[l];
+#endif
+}
+
+TL_INLINE void store_first(double* p, std::int64_t n, const Vec<double>& v) {
+#if TL_LEVEL == 2
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
+#else
+    for (std::int64_t l = 0; l < n; ++l) p[l] = v[l];
+#endif
+}
+
+// The larger and the smaller, element by element; where either is nan, b.
+template <class V>
+TL_INLINE V larger(const V& a, const V& b) {
+    return a > b ? a : b;
+}
+
+template <class V>
+TL_INLINE V smaller(const V& a, const V& b) {
+    return a < b ? a : b;
+}
+
+// A vector's elements joined by `f` (sum, larger), always in the same order: halves onto halves.
+template <class T, class F>
+TL_INLINE T fold(const Vec<T>& v, F f) {
+    T part[lanes<T>];
+    std::memcpy(part, &v, sizeof v);
+    for (int n = lanes<T> / 2; n; n /= 2)
+        for (int l = 0; l < n; ++l) part[l] = f(part[l], part[l + n]);
+    return part[0];
+}
+
+template <class T>
+TL_INLINE T sum(const Vec<T>& v) {
+    return fold<T>(v, [](T a, T b) { return a + b; });
+}
+
+// acc[i][v] += sum over k of a(i, k) * b[k][v], for M rows and V vectors of columns: the product that every kernel is
+// made of. a(i, k) = a[i * row + k * col]; the V vectors of step k lie at b + k * ldb. M * V + V + 1 registers.
+template <int M, int V, class T>
+TL_INLINE void tile(std::int64_t steps, const T* a, std::int64_t row, std::int64_t col, const T* b, std::int64_t ldb,
+                    Vec<T> (&acc)[M][V]) {
+    for (std::int64_t k = 0; k < steps; ++k, a += col, b += ldb) {
+        Vec<T> c[V];
+        for (int v = 0; v < V; ++v) c[v] = load(b + v * lanes<T>);
+        for (int i = 0; i < M; ++i) {
+            const Vec<T> one = all(a[i * row]);
+            for (int v = 0; v < V; ++v) acc[i][v] += one * c[v];
+        }
+    }
+}
