@@ -68,6 +68,7 @@ ISA = Switch(
     ("best", "avx512", "avx2", "baseline"),
     "the best instruction set that compiled kernels may use; they take no better one than the processor has.",
 )
+CACHE = Switch("TL_CACHE", 1, (0, 1), "0 gives the memory of large arrays back to the system as soon as they die.")
 NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
 
 

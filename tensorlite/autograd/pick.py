@@ -39,6 +39,8 @@ def pick(op: Any, e: Entry, on: Any) -> None:
         e.kernel = bound or partial(op.fn, xp, **e.kw)
         if not halves and e.out is not None and e.out.ndim:
             e.fresh = fresh
+    if e.fresh is not None and not op.signals and e.out.nbytes >= on.KEPT:
+        e.fresh = None  # called outside of the context that keeps memory
     if e.fresh is not None and e.out.format is CONTIGUOUS and any(s.format is not CONTIGUOUS for s in given):
         e.fresh = None  # NumPy lays its result out as the inputs lie
     if op.variadic and not op.dynamic and not op.view and op.outputs:

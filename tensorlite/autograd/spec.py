@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 from tensorlite.backends import CPU, Device, backend
 from tensorlite.dtypes import dtype
@@ -55,6 +54,6 @@ def spec_of(shape: tuple, dtype: dtype, device: Device = CPU, format: str = CONT
         spec = Spec()
         spec.shape, spec.dtype, spec.device, spec.format = shape, dtype, device, format
         spec.ndim, spec.size = len(shape), math.prod(shape)
-        spec.empty = partial(backend(device).empty, shape, dtype.np)
+        spec.empty = backend(device).maker(shape, dtype.np)
         _known[key] = spec
     return spec

@@ -2,8 +2,10 @@
 
 import contextvars
 import importlib
+import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,21 @@ import numpy as np
 from tensorlite import config
 
 xp = np
-empty = np.empty
+KEPT = 1 << 15  # bytes: larger arrays come from memory that is kept when arrays die (kernels/cpu/memory.cpp)
 
 # IEEE arithmetic is silent in tensorlite, as in PyTorch: inf and nan are values. NumPy would warn of them, so plain
 # kernels run inside a context whose error state is "ignore" (compiled ones have no such check).
 _SILENT = contextvars.copy_context()
 _SILENT.run(np.seterr, all="ignore")
+
+
+def maker(shape: tuple, dtype: Any) -> Callable[[], np.ndarray]:
+    """A function that gives a new array of this shape and dtype, its numbers whatever the memory held."""
+    if math.prod(shape) * np.dtype(dtype).itemsize < KEPT:
+        return partial(np.empty, shape, dtype)
+    extension()  # which sets the allocator when it is loaded
+    copy = _SILENT.copy  # the allocator is set in this context alone, so that a user's arrays stay NumPy's
+    return lambda: copy().run(np.empty, shape, dtype)
 
 
 def quiet(kernel: Callable) -> Callable:
@@ -63,6 +74,8 @@ def extension() -> Any:
         try:
             _extension = importlib.import_module("tensorlite._native")
             _follow_isa(config.ISA.value)
+            _keep_memory(config.CACHE.value)
+            _SILENT.run(_extension._keep_memory)
         except ImportError as error:
             _extension = False
             if config.DEBUG.value:
@@ -79,6 +92,25 @@ def _follow_isa(name: str) -> None:
 
 
 config.ISA.listeners.append(_follow_isa)
+
+
+def _keep_memory(on: int) -> None:
+    if _extension:
+        _extension._limit_memory(-1 if on else 0)
+
+
+config.CACHE.listeners.append(_keep_memory)
+
+
+def memory_kept() -> int:
+    """Bytes of dead arrays that are kept for the next ones: at most an eighth of the machine's memory."""
+    return _extension._memory_kept() if _extension else 0
+
+
+def empty_cache() -> None:
+    """Give the memory of dead arrays back to the system."""
+    if _extension:
+        _extension._give_back_memory()
 
 
 def isa() -> str:
