@@ -1,11 +1,5 @@
-// Matrix products that fit into the second-level cache. Larger ones are left to NumPy's BLAS (the op files gate this).
-//
-// A BLAS call packs its operands and costs some microseconds before it multiplies; at these sizes reading the rows as
-// they lie is faster, and bias comes along for nothing. One source, three instruction sets, chosen when first used.
-#include <algorithm>
-#include <cstring>
-
-#include "isa.h"
+// Matrix products as ops: matmul with its transposes and leading dimensions, and the linear layer. gemm.cpp multiplies.
+#include "gemm.h"
 #include "pool.h"
 #include "tl.h"
 
@@ -14,177 +8,85 @@ namespace {
 using tl::data;
 namespace py = pybind11;
 
-struct Sizes {
+// One product a matrix of the output; `xs` and `ws` say how far apart the operands' matrices lie, in elements.
+struct Batch {
     std::int64_t m, n, k;
-};
-
-#define T float
-#define LANES 8
-#define COLS 2
-#define VECS 1
-#define NAME(x) x##_f4_base
-#include "gemm_body.h"
-#undef T
-#undef LANES
-#undef COLS
-#undef VECS
-#undef NAME
-#define T double
-#define LANES 4
-#define COLS 2
-#define VECS 1
-#define NAME(x) x##_f8_base
-#include "gemm_body.h"
-#undef T
-#undef LANES
-#undef COLS
-#undef VECS
-#undef NAME
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define TL_X86 1
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#define T float
-#define LANES 8
-#define COLS 2
-#define VECS 2
-#define NAME(x) x##_f4_avx2
-#include "gemm_body.h"
-#undef T
-#undef LANES
-#undef COLS
-#undef VECS
-#undef NAME
-#define T double
-#define LANES 4
-#define COLS 2
-#define VECS 2
-#define NAME(x) x##_f8_avx2
-#include "gemm_body.h"
-#undef T
-#undef LANES
-#undef COLS
-#undef VECS
-#undef NAME
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512vl,fma")
-#define T float
-#define LANES 16
-#define COLS 6
-#define VECS 4
-#define NAME(x) x##_f4_avx512
-#include "gemm_body.h"
-#undef T
-#undef LANES
-#undef COLS
-#undef VECS
-#undef NAME
-#define T double
-#define LANES 8
-#define COLS 6
-#define VECS 4
-#define NAME(x) x##_f8_avx512
-#include "gemm_body.h"
-#undef T
-#undef LANES
-#undef COLS
-#undef VECS
-#undef NAME
-#pragma GCC pop_options
-#endif
-
-template <class T>
-struct Kernels {
-    void (*dots)(const Sizes&, const T*, const T*, const T*, T*, std::int64_t);
-    void (*rows)(const Sizes&, const T*, std::int64_t, std::int64_t, const T*, T*, std::int64_t);
-    std::int64_t dots_columns, rows_columns;  // of one block
+    bool tx, tw;
+    std::vector<std::int64_t> xs, ws;
 };
 
 template <class T>
-Kernels<T> kernels();
-
-template <>
-Kernels<float> kernels<float>() {
-#ifdef TL_X86
-    if (tl::isa() >= tl::avx512) return {dots_f4_avx512, rows_f4_avx512, 6, 64};
-    if (tl::isa() >= tl::avx2) return {dots_f4_avx2, rows_f4_avx2, 2, 16};
-#endif
-    return {dots_f4_base, rows_f4_base, 2, 8};
+tl::Matrix<T> matrix(const T* data, std::int64_t rows, std::int64_t cols, bool transposed) {
+    return transposed ? tl::Matrix<T>{data, 1, rows} : tl::Matrix<T>{data, cols, 1};
 }
 
-template <>
-Kernels<double> kernels<double>() {
-#ifdef TL_X86
-    if (tl::isa() >= tl::avx512) return {dots_f8_avx512, rows_f8_avx512, 6, 32};
-    if (tl::isa() >= tl::avx2) return {dots_f8_avx2, rows_f8_avx2, 2, 8};
-#endif
-    return {dots_f8_base, rows_f8_base, 2, 4};
-}
-
-// Calls block(first column) for blocks of `width` columns; on several threads where the work is worth the wake-up.
-template <class F>
-void blocks(const Sizes& s, std::int64_t width, F block) {
-    const std::int64_t work = s.m * s.n * s.k, count = (s.n + width - 1) / width;
-    tl::Unlock unlock(work / 64);
-    if (work < 1 << 17) {
-        for (std::int64_t c = 0; c < count; ++c) block(c * width);
+// Batches of small products: a task does several; of large ones, gemm itself cuts each.
+template <class T>
+void multiply(const Batch& s, const T* x, const T* w, T* y) {
+    const auto count = static_cast<std::int64_t>(s.xs.size());
+    const std::int64_t size = s.m * s.n * s.k;
+    tl::Unlock unlock(count * size / 64);
+    const auto one = [&](std::int64_t t) {
+        tl::gemm<T>(s.m, s.n, s.k, matrix(x + s.xs[t], s.m, s.k, s.tx), matrix(w + s.ws[t], s.k, s.n, s.tw),
+                    y + t * s.m * s.n, s.n);
+    };
+    const std::int64_t most = size ? (1 << 18) / size + 1 : count, tasks = (count + most - 1) / most;
+    if (size > 1 << 22 || tasks < 2 || count * size < 1 << 19) {
+        for (std::int64_t t = 0; t < count; ++t) one(t);
         return;
     }
-    // tasks of neighbouring blocks, cut by shape alone
-    const std::int64_t each = std::max<std::int64_t>(1, count / 16), tasks = (count + each - 1) / each;
     tl::Pool::get().run(static_cast<int>(tasks), [&](int t) {
-        const std::int64_t end = std::min(count, (t + 1) * each);
-        for (std::int64_t c = t * each; c < end; ++c) block(c * width);
+        for (std::int64_t p = t * most; p < std::min(count, (t + 1) * most); ++p) one(p);
     });
 }
 
 template <class T>
-void multiply_dots(const Sizes& s, const T* x, const T* w, const T* b, T* y) {
-    const Kernels<T> chosen = kernels<T>();
-    blocks(s, chosen.dots_columns, [&](std::int64_t j) { chosen.dots(s, x, w, b, y, j); });
-}
-
-template <class T>
-void multiply_rows(const Sizes& s, const T* x, std::int64_t xi, std::int64_t xk, const T* w, T* y) {
-    const Kernels<T> chosen = kernels<T>();
-    blocks(s, chosen.rows_columns, [&](std::int64_t j) { chosen.rows(s, x, xi, xk, w, y, j); });
-}
-
-template <class T>
-py::object matmul_of(Sizes s, bool tx, bool tw) {
-    if (tw)
-        return tl::bind(3, [s](PyObject* const* a) {
-            multiply_dots<T>(s, data<T>(a[0]), data<T>(a[1]), nullptr, data<T>(a[2]));
-        });
-    const std::int64_t xi = tx ? 1 : s.k, xk = tx ? s.m : 1;
-    return tl::bind(3, [s, xi, xk](PyObject* const* a) {
-        multiply_rows<T>(s, data<T>(a[0]), xi, xk, data<T>(a[1]), data<T>(a[2]));
+py::object matmul_of(Batch s) {
+    return tl::bind(3, [s = std::move(s)](PyObject* const* a) {
+        multiply<T>(s, data<T>(a[0]), data<T>(a[1]), data<T>(a[2]));
     });
 }
 
-// Two dimensions each, not both transposed: the op's gate sees to it.
+// Where each matrix of an operand begins, for all matrices of the output: broadcast dimensions stand still.
+std::vector<std::int64_t> starts(const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& out) {
+    std::vector<std::int64_t> found{0};
+    const std::size_t missing = out.size() - shape.size();
+    std::int64_t matrices = 1;  // of the operand, in the dimensions from here on
+    std::int64_t size = shape[shape.size() - 1] * shape[shape.size() - 2];
+    for (std::size_t d = out.size() - 2; d-- > 0;) {
+        const std::int64_t n = d < missing ? 1 : shape[d - missing];
+        const std::int64_t step = n == 1 ? 0 : matrices * size;
+        std::vector<std::int64_t> more;
+        for (std::int64_t p = 0; p < out[d]; ++p)
+            for (std::int64_t at : found) more.push_back(p * step + at);
+        found = std::move(more);
+        matrices *= n;
+    }
+    return found;
+}
+
 py::object matmul(py::tuple specs, py::tuple outs, py::dict constants) {
     const bool tx = constants["tx"].cast<bool>(), tw = constants["tw"].cast<bool>();
-    const auto x = tl::shape(specs[0]), y = tl::shape(outs[0]);
-    const Sizes s{y[0], y[1], tx ? x[0] : x[1]};
-    return tl::is_double(outs[0]) ? matmul_of<double>(s, tx, tw) : matmul_of<float>(s, tx, tw);
+    const auto x = tl::shape(specs[0]), w = tl::shape(specs[1]), y = tl::shape(outs[0]);
+    Batch s{y[y.size() - 2], y.back(), tx ? x[x.size() - 2] : x.back(), tx, tw, starts(x, y), starts(w, y)};
+    return tl::is_double(outs[0]) ? matmul_of<double>(std::move(s)) : matmul_of<float>(std::move(s));
 }
 
 template <class T>
-py::object linear_of(Sizes s) {
-    return tl::bind(4, [s](PyObject* const* a) {
-        const T* b = a[2] == Py_None ? nullptr : data<T>(a[2]);
-        multiply_dots<T>(s, data<T>(a[0]), data<T>(a[1]), b, data<T>(a[3]));
+py::object linear_of(std::int64_t m, std::int64_t n, std::int64_t k) {
+    return tl::bind(4, [=](PyObject* const* a) {
+        tl::Unlock unlock(m * n * k / 64);
+        tl::Epilogue<T> after;
+        if (a[2] != Py_None) after.bias = data<T>(a[2]);
+        tl::gemm<T>(m, n, k, {data<T>(a[0]), k, 1}, {data<T>(a[1]), 1, k}, data<T>(a[3]), n, after);
     });
 }
 
 py::object linear(py::tuple specs, py::tuple outs, py::dict) {
     const auto w = tl::shape(specs[1]);
     const auto size = outs[0].attr("size").cast<std::int64_t>();
-    const Sizes s{w[0] ? size / w[0] : 0, w[0], w[1]};
-    return tl::is_double(outs[0]) ? linear_of<double>(s) : linear_of<float>(s);
+    const std::int64_t m = w[0] ? size / w[0] : 0;
+    return tl::is_double(outs[0]) ? linear_of<double>(m, w[0], w[1]) : linear_of<float>(m, w[0], w[1]);
 }
 
 const tl::Registrar registered[] = {{"matmul", matmul}, {"linear", linear}};
