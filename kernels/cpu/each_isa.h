@@ -1,5 +1,6 @@
 // Includes the file named by TL_BODY once for each instruction set that this compiler can aim at, in namespaces `base`,
-// `avx2` and `avx512` of the anonymous one. A body is templates over the element type; simd.h stands before it.
+// `avx2` and `avx512` of the anonymous one. A body is templates over the element type; simd.h and vmath.h stand before
+// it.
 //
 //     #define TL_BODY "softmax_body.h"
 //     #include "each_isa.h"
@@ -12,6 +13,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "isa.h"
 
@@ -27,6 +30,7 @@ namespace base {
 #define TL_LEVEL 0
 #define TL_BYTES 16
 #include "simd.h"
+#include "vmath.h"
 #include TL_BODY
 #undef TL_LEVEL
 #undef TL_BYTES
@@ -44,6 +48,7 @@ namespace avx2 {
 #define TL_LEVEL 1
 #define TL_BYTES 32
 #include "simd.h"
+#include "vmath.h"
 #include TL_BODY
 #undef TL_LEVEL
 #undef TL_BYTES
@@ -60,6 +65,7 @@ namespace avx512 {
 #define TL_LEVEL 2
 #define TL_BYTES 64
 #include "simd.h"
+#include "vmath.h"
 #include TL_BODY
 #undef TL_LEVEL
 #undef TL_BYTES
