@@ -1,10 +1,8 @@
-// Arithmetic on small tensors of one shape (or with a 0-d operand), and small sums.
+// Element-wise ops on dense arrays: the factories, and how the work is cut. The ops themselves are in elementwise_body.h.
 //
-// NumPy is as fast as memory on large arrays; on small ones its call costs more than the work, and its floating-point
-// status check must be silenced (135 ns more). These loops serve up to a few thousand elements; the op files gate them.
-#include <cmath>
-#include <cstddef>
-
+// Operands of one layout are one long row. Broadcast ones become rows of n elements, as few and long as the shapes
+// allow; in a row an operand either moves with the output or is one number. A task is some 16 thousand elements.
+#include "pool.h"
 #include "tl.h"
 
 namespace {
@@ -12,112 +10,232 @@ namespace {
 using tl::data;
 namespace py = pybind11;
 
-struct Add { template <class T> static T of(T x, T w) { return x + w; } };
-struct Sub { template <class T> static T of(T x, T w) { return x - w; } };
-struct Mul { template <class T> static T of(T x, T w) { return x * w; } };
-struct Div { template <class T> static T of(T x, T w) { return x / w; } };
-// 0 where s <= 0, else dy: where s is nan dy comes through, as in PyTorch
-struct ReluDx { template <class T> static T of(T dy, T s) { return s <= 0 ? T(0) : dy; } };
+// An op's constants: a slope, bounds, the choice of a formula.
+struct Constants {
+    double a = 0, b = 0;
+};
 
-struct Neg { template <class T> static T of(T x) { return -x; } };
-struct Relu { template <class T> static T of(T x) { return x < 0 ? T(0) : x; } };  // nan < 0 is false: nan stays
+// Rows of a binary op; elements that an operand moves on from one row to the next.
+template <class T>
+struct Rows {
+    std::int64_t rows, n;
+    const T *x, *w;
+    T* y;
+    std::int64_t x_row, w_row, y_row;
+    bool x_one, w_one;
+};
 
-template <class Op, class T>
-py::object binary_of(std::int64_t n, bool x_one, bool w_one) {
-    if (x_one)
-        return tl::bind(3, [n](PyObject* const* a) {
-            const T x = *data<T>(a[0]);
-            const T* w = data<T>(a[1]);
-            T* y = data<T>(a[2]);
-            for (std::int64_t k = 0; k < n; ++k) y[k] = Op::of(x, w[k]);
-        });
-    if (w_one)
-        return tl::bind(3, [n](PyObject* const* a) {
-            const T* x = data<T>(a[0]);
-            const T w = *data<T>(a[1]);
-            T* y = data<T>(a[2]);
-            for (std::int64_t k = 0; k < n; ++k) y[k] = Op::of(x[k], w);
-        });
-    return tl::bind(3, [n](PyObject* const* a) {
-        const T *x = data<T>(a[0]), *w = data<T>(a[1]);
-        T* y = data<T>(a[2]);
-        for (std::int64_t k = 0; k < n; ++k) y[k] = Op::of(x[k], w[k]);
-    });
-}
+}  // namespace
+
+#define TL_BODY "elementwise_body.h"
+#include "each_isa.h"
+
+namespace {
+
+constexpr std::int64_t grain = 1 << 14;  // elements of a task
 
 std::int64_t size(py::handle spec) { return spec.attr("size").cast<std::int64_t>(); }
 
-template <class Op>
-py::object binary(py::tuple specs, py::tuple outs, py::dict) {
-    const auto n = size(outs[0]);
-    const bool x_one = size(specs[0]) == 1 && n != 1, w_one = size(specs[1]) == 1 && n != 1;
-    return tl::is_double(outs[0]) ? binary_of<Op, double>(n, x_one, w_one) : binary_of<Op, float>(n, x_one, w_one);
+std::int64_t parts(std::int64_t n, std::int64_t part) { return (n + part - 1) / part; }
+
+double constant(py::dict constants, const char* name) {
+    return constants.contains(name) ? constants[name].cast<double>() : 0;
 }
 
-template <class Op, class T>
-py::object unary_of(std::int64_t n) {
-    return tl::bind(2, [n](PyObject* const* a) {
-        const T* x = data<T>(a[0]);
-        T* y = data<T>(a[1]);
-        for (std::int64_t k = 0; k < n; ++k) y[k] = Op::of(x[k]);
+// ---- one input
+template <class T>
+using Run1 = void (*)(std::int64_t, const T*, T*, const Constants&);
+
+// Calls run(first, count) for parts of n elements, in threads where there are several.
+template <class F>
+void chunks(std::int64_t n, F run) {
+    if (n <= grain) return run(0, n);
+    tl::Unlock unlock(n);
+    tl::Pool::get().run(static_cast<int>(parts(n, grain)), [&](int k) {
+        const std::int64_t at = k * grain;
+        run(at, std::min(grain, n - at));
     });
 }
 
-template <class Op>
-py::object unary(py::tuple, py::tuple outs, py::dict) {
-    const auto n = size(outs[0]);
-    return tl::is_double(outs[0]) ? unary_of<Op, double>(n) : unary_of<Op, float>(n);
-}
-
-// The sum of n numbers in eight lanes, so that rounding grows with n / 8.
 template <class T>
-T total(const T* x, std::int64_t n) {
-    T lane[8] = {};
-    std::int64_t k = 0;
-    for (; k + 8 <= n; k += 8)
-        for (int j = 0; j < 8; ++j) lane[j] += x[k + j];
-    T rest = 0;
-    for (; k < n; ++k) rest += x[k];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7])) + rest;
-}
-
-// Sums over neighbouring dimensions: the tensor as (outer, n, inner), n summed.
-template <class T>
-py::object sum_of(std::int64_t outer, std::int64_t n, std::int64_t inner) {
-    if (inner == 1)
-        return tl::bind(2, [=](PyObject* const* a) {
-            const T* x = data<T>(a[0]);
-            T* y = data<T>(a[1]);
-            for (std::int64_t o = 0; o < outer; ++o) y[o] = total(x + o * n, n);
-        });
+py::object unary_of(std::int64_t n, Constants c, Run1<T> (*op)()) {
     return tl::bind(2, [=](PyObject* const* a) {
+        const Run1<T> run = op();
         const T* x = data<T>(a[0]);
         T* y = data<T>(a[1]);
-        for (std::int64_t o = 0; o < outer; ++o) {
-            T* row = y + o * inner;
-            for (std::int64_t i = 0; i < inner; ++i) row[i] = 0;
-            for (std::int64_t k = 0; k < n; ++k)
-                for (std::int64_t i = 0; i < inner; ++i) row[i] += x[(o * n + k) * inner + i];
-        }
+        chunks(n, [&](std::int64_t at, std::int64_t count) { run(count, x + at, y + at, c); });
     });
 }
 
-py::object sum(py::tuple specs, py::tuple, py::dict constants) {
-    const auto shape = tl::shape(specs[0]);
-    std::int64_t outer = 1, n = 1, inner = 1, first = -1, last = -1;
-    for (py::handle d : constants["dim"]) {
-        const auto k = d.cast<std::int64_t>();
-        first = first < 0 || k < first ? k : first;
-        last = k > last ? k : last;
-    }
-    for (std::int64_t k = 0; k < static_cast<std::int64_t>(shape.size()); ++k)
-        (k < first ? outer : k <= last ? n : inner) *= shape[static_cast<std::size_t>(k)];
-    return tl::is_double(specs[0]) ? sum_of<double>(outer, n, inner) : sum_of<float>(outer, n, inner);
+py::object unary(py::tuple outs, Constants c, Run1<float> (*f4)(), Run1<double> (*f8)()) {
+    const auto n = size(outs[0]);
+    return tl::is_double(outs[0]) ? unary_of<double>(n, c, f8) : unary_of<float>(n, c, f4);
 }
+
+// ---- two inputs
+template <class T>
+using Run2 = void (*)(const Rows<T>&, const Constants&);
+
+// One dimension of the output, and how far each operand moves along it.
+struct Dim {
+    std::int64_t n, x, w;
+};
+
+// The dimensions of a broadcast pair, neighbours joined where both operands allow it; the last one is a row.
+std::vector<Dim> dims(py::tuple specs, py::handle out) {
+    const auto shape = tl::shape(out), xs = tl::shape(specs[0]), ws = tl::shape(specs[1]);
+    std::vector<Dim> found;  // from the last dimension to the first
+    std::int64_t x_step = 1, w_step = 1;
+    const bool flat = size(specs[0]) == size(out) && size(specs[1]) == size(out);
+    if (flat) return {{size(out), 1, 1}};
+    for (std::size_t k = 1; k <= shape.size(); ++k) {
+        const std::int64_t n = shape[shape.size() - k];
+        const std::int64_t xn = k <= xs.size() ? xs[xs.size() - k] : 1, wn = k <= ws.size() ? ws[ws.size() - k] : 1;
+        const Dim d{n, xn == 1 ? 0 : x_step, wn == 1 ? 0 : w_step};
+        x_step *= xn;
+        w_step *= wn;
+        if (n == 1) continue;
+        if (!found.empty() && d.x == found.back().x * found.back().n && d.w == found.back().w * found.back().n)
+            found.back().n *= n;
+        else
+            found.push_back(d);
+    }
+    if (found.empty()) found.push_back({1, 1, 1});
+    std::reverse(found.begin(), found.end());
+    return found;
+}
+
+// The loops of a broadcast pair: the last dimension is a row, the one before it steps through rows.
+struct Loops {
+    std::vector<Dim> outer;        // those before
+    Dim step{1, 0, 0}, row{1, 1, 1};
+    std::int64_t rows = 1;         // of all
+    std::int64_t per_task = 1;     // rows of a task
+    std::int64_t wide = 1;         // elements of a row that one task takes
+
+    explicit Loops(std::vector<Dim> all) : outer(std::move(all)) {
+        row = outer.back();
+        outer.pop_back();
+        if (!outer.empty()) {
+            step = outer.back();
+            outer.pop_back();
+        }
+        for (const Dim& d : outer) rows *= d.n;
+        rows *= step.n;
+        wide = std::min(row.n, grain);
+        per_task = std::max<std::int64_t>(1, grain / row.n);
+    }
+
+    // Rows [from, to), and of each `count` elements from `at` on.
+    template <class T>
+    void run(Run2<T> op, const T* x, const T* w, T* y, std::int64_t from, std::int64_t to, std::int64_t at,
+             std::int64_t count, const Constants& c) const {
+        while (from < to) {
+            const std::int64_t i = from % step.n, many = std::min(to - from, step.n - i);
+            std::int64_t left = from / step.n, px = i * step.x + at * row.x, pw = i * step.w + at * row.w;
+            for (std::size_t k = outer.size(); k-- > 0; left /= outer[k].n) {
+                px += left % outer[k].n * outer[k].x;
+                pw += left % outer[k].n * outer[k].w;
+            }
+            op({many, count, x + px, w + pw, y + from * row.n + at, step.x, step.w, row.n, !row.x, !row.w}, c);
+            from += many;
+        }
+    }
+};
+
+template <class T>
+py::object binary_of(Loops loops, Constants c, Run2<T> (*op)()) {
+    const std::int64_t across = parts(loops.row.n, loops.wide), tasks = parts(loops.rows, loops.per_task) * across;
+    return tl::bind(3, [=](PyObject* const* a) {
+        const Run2<T> run = op();
+        const T *x = data<T>(a[0]), *w = data<T>(a[1]);
+        T* y = data<T>(a[2]);
+        if (tasks == 1) return loops.run<T>(run, x, w, y, 0, loops.rows, 0, loops.row.n, c);
+        tl::Unlock unlock(loops.rows * loops.row.n);
+        tl::Pool::get().run(static_cast<int>(tasks), [&](int k) {
+            const std::int64_t from = k / across * loops.per_task, at = k % across * loops.wide;
+            loops.run<T>(run, x, w, y, from, std::min(from + loops.per_task, loops.rows), at,
+                         std::min(loops.wide, loops.row.n - at), c);
+        });
+    });
+}
+
+py::object binary(py::tuple specs, py::tuple outs, Constants c, Run2<float> (*f4)(), Run2<double> (*f8)()) {
+    const Loops loops(dims(specs, outs[0]));
+    return tl::is_double(outs[0]) ? binary_of<double>(loops, c, f8) : binary_of<float>(loops, c, f4);
+}
+
+// ---- powers: the exponent is a tensor of one element, read when called
+template <class T>
+py::object power_of(std::int64_t n, Run1<T> (*op)()) {
+    return tl::bind(3, [=](PyObject* const* a) {
+        const Run1<T> run = op();
+        const T* x = data<T>(a[0]);
+        T* y = data<T>(a[2]);
+        const Constants c{static_cast<double>(*data<T>(a[1])), 0};
+        chunks(n, [&](std::int64_t at, std::int64_t count) { run(count, x + at, y + at, c); });
+    });
+}
+
+py::object power(py::tuple, py::tuple outs, py::dict) {
+    const auto n = size(outs[0]);
+    return tl::is_double(outs[0]) ? power_of<double>(n, [] { return TL_PICK(Power<double>::run); })
+                                  : power_of<float>(n, [] { return TL_PICK(Power<float>::run); });
+}
+
+template <class T>
+py::object power_dx_of(std::int64_t n, Run2<T> (*op)()) {
+    return tl::bind(4, [=](PyObject* const* a) {
+        const Run2<T> run = op();
+        const T *dy = data<T>(a[0]), *x = data<T>(a[1]);
+        T* dx = data<T>(a[3]);
+        const Constants c{static_cast<double>(*data<T>(a[2])), 0};
+        chunks(n, [&](std::int64_t at, std::int64_t count) {
+            run({1, count, dy + at, x + at, dx + at, 0, 0, 0, false, false}, c);
+        });
+    });
+}
+
+py::object power_dx(py::tuple, py::tuple outs, py::dict) {
+    const auto n = size(outs[0]);
+    return tl::is_double(outs[0]) ? power_dx_of<double>(n, [] { return TL_PICK(PowerDx<double>::run); })
+                                  : power_dx_of<float>(n, [] { return TL_PICK(PowerDx<float>::run); });
+}
+
+#define TL_ONE(NAME, OP, ...)                                                                   \
+    {NAME, [](py::tuple, py::tuple outs, py::dict kw) {                                         \
+         (void)kw;                                                                              \
+         return unary(outs, Constants{__VA_ARGS__}, [] { return TL_PICK(OP<float>::run); },     \
+                      [] { return TL_PICK(OP<double>::run); });                                 \
+     }}
+#define TL_TWO(NAME, OP, ...)                                                                         \
+    {NAME, [](py::tuple specs, py::tuple outs, py::dict kw) {                                         \
+         (void)kw;                                                                                    \
+         return binary(specs, outs, Constants{__VA_ARGS__}, [] { return TL_PICK(OP<float>::run); },   \
+                       [] { return TL_PICK(OP<double>::run); });                                      \
+     }}
 
 const tl::Registrar kernels[] = {
-    {"add", binary<Add>}, {"sub", binary<Sub>},   {"mul", binary<Mul>}, {"div", binary<Div>},
-    {"neg", unary<Neg>},  {"relu", unary<Relu>},  {"sum", sum},         {"relu_dx", binary<ReluDx>},
+    TL_TWO("add", Add),
+    TL_TWO("sub", Sub),
+    TL_TWO("mul", Mul),
+    TL_TWO("div", Div),
+    TL_TWO("maximum", Maximum),
+    TL_TWO("minimum", Minimum),
+    TL_ONE("neg", Neg),
+    TL_ONE("abs", Abs),
+    TL_ONE("sign", Sign),
+    TL_ONE("sqrt", Sqrt),
+    TL_ONE("reciprocal", Reciprocal),
+    TL_ONE("relu", Relu),
+    TL_TWO("relu_dx", ReluDx),
+    TL_TWO("sqrt_dx", SqrtDx),
+    TL_TWO("tanh_dx", TanhDx),
+    TL_TWO("sigmoid_dx", SigmoidDx),
+    TL_ONE("leaky_relu", Leaky, constant(kw, "slope")),
+    TL_TWO("leaky_relu_dx", LeakyDx, constant(kw, "slope")),
+    {"pow", power},
+    {"pow_dx", power_dx},
 };
 
 }  // namespace

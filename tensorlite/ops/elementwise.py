@@ -11,7 +11,7 @@ from typing import Any
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, public
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import Spec, spec_of
+from tensorlite.autograd.spec import CONTIGUOUS, Spec, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
@@ -135,15 +135,13 @@ def _(x, w):
     return x * w
 
 
-# small tensors of one shape, or beside a 0-d one: NumPy's call costs more than the work
-def small(*specs: Spec, **kw: Any) -> bool:
-    """Whether a compiled loop beats NumPy: few elements, and no broadcasting but of one element."""
-    n = max(s.size for s in specs)
-    shape = next(s.shape for s in specs if s.size == n)
-    return 0 < n <= SMALL and all(s.shape == shape or s.ndim == 0 for s in specs)
-
-
 SMALL = 4096
+
+
+def some(*specs: Spec, **constants: Any) -> bool:
+    """Whether there is an element: what the compiled element-wise kernels ask for."""
+    return 0 not in [s.size for s in specs]
+
 
 mul = public(mul_p, method=("mul", "multiply"))
 
@@ -288,6 +286,42 @@ def pow_p(xp, x, w, out):
     xp.power(x, w, out)
 
 
+# exponents that are worked out by products and quotients
+_SHORT = frozenset(range(-2, 5))
+
+
+def _one_exponent(*specs: Spec) -> bool:
+    """Whether the exponent, the last input, is one number beside a contiguous tensor."""
+    return specs[-1].size == 1 and specs[-1].ndim == 0 and all(s.format is CONTIGUOUS and s.size for s in specs)
+
+
+def _short_power(compiled: Any, xp: Any, x: Any, w: Any, out: Any) -> None:
+    if float(w) in _SHORT:
+        compiled(x, w, out)
+    else:
+        xp.power(x, w, out)
+
+
+pow_p.kernel("cpu", "pow", when=_one_exponent, around=_short_power)
+
+
+@primitive(elementwise=True, torch=None)
+def pow_dx_p(xp, dy, x, w, out):
+    """dy times the slope of x to the power of w, which is 0 where w is."""
+    xp.multiply(dy, xp.where(w == 0, xp.zeros((), out.dtype), w * xp.power(x, w - 1)), out)
+
+
+def _short_power_dx(compiled: Any, xp: Any, dy: Any, x: Any, w: Any, out: Any) -> None:
+    if float(w) in _SHORT and dy.shape == x.shape:
+        compiled(dy, x, w, out)
+    else:
+        pow_dx_p.op.fn(xp, dy, x, w, out)
+
+
+pow_dx_p.kernel("cpu", "pow_dx", when=_one_exponent, around=_short_power_dx)
+pow_dx_p.nograd()  # where a second order is wanted, the gradient is made of other ops
+
+
 def _pow_dx(g, x, w):
     if not isinstance(w, Tensor) or w.requires_grad:
         return g * where(w == 0, lift(0.0, g), w * pow_p(x, w - 1))
@@ -297,6 +331,17 @@ def _pow_dx(g, x, w):
 
 
 pow_p.grad(x=_pow_dx, w=lambda g, x, w, y: g * where(logical_and(x == 0, w >= 0), lift(0.0, g), y * x.log()))
+pow_p.fused_grad(x=lambda g, x, w: pow_dx_p(g, x, w))
+
+
+@pow_dx_p.cases
+def _(make):
+    for w in (2.0, 3.0, 0.0, -1.0, 1.7):
+        yield dict(dy=make(3, 4), x=make(3, 4, low=0.5, high=2), w=make.tensor(w))
+    yield dict(dy=make(3, 4), x=make(3, 4, low=0.5, high=2), w=make(4))
+
+
+pow_dx_p.ref(lambda dy, x, w: dy * w * x**w / x)
 
 
 @pow_p.cases
@@ -397,5 +442,5 @@ def _(x):
 sign = public(sign_p)
 
 
-for _p in (add_p, sub_p, mul_p, div_p, neg_p):
-    _p.kernel("cpu", _p.op.name, dtypes="f4 f8", when=small)
+for _p in (add_p, sub_p, mul_p, div_p, neg_p, abs_p, sign_p):
+    _p.kernel("cpu", _p.op.name, when=some)

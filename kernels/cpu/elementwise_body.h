@@ -1,0 +1,142 @@
+// Element-wise ops on vectors, and the loops that apply them. Included by each_isa.h.
+//
+// An op is a struct with an operator() on vectors, made from the call's constants. The tail of a row is the same vector
+// operation on as many elements as there are, so that an element's bits do not depend on where it lies.
+
+#define TL_OP inline __attribute__((always_inline))
+
+// y = f(x) for n elements.
+template <class T, class Op>
+struct Unary {
+    static void run(std::int64_t n, const T* x, T* y, const Constants& c) {
+        const Op op(c);
+        std::int64_t k = 0;
+        for (; k + lanes<T> <= n; k += lanes<T>) store(y + k, op(load(x + k)));
+        if (k < n) store_first(y + k, n - k, op(load_first(x + k, n - k)));
+    }
+};
+
+// y = f(x, w) for rows of n elements; an operand moves on by `row` from row to row, and is one number a row where `one`.
+template <class T, class Op>
+struct Binary {
+    template <bool x_one, bool w_one>
+    static void rows(const Rows<T>& r, const Op& op) {
+        const T *x = r.x, *w = r.w;
+        T* y = r.y;
+        for (std::int64_t i = 0; i < r.rows; ++i, x += r.x_row, w += r.w_row, y += r.y_row) {
+            const Vec<T> a = all(*x), b = all(*w);
+            std::int64_t k = 0;
+            for (; k + lanes<T> <= r.n; k += lanes<T>)
+                store(y + k, op(x_one ? a : load(x + k), w_one ? b : load(w + k)));
+            if (const std::int64_t n = r.n - k)
+                store_first(y + k, n, op(x_one ? a : load_first(x + k, n), w_one ? b : load_first(w + k, n)));
+        }
+    }
+    static void run(const Rows<T>& r, const Constants& c) {
+        const Op op(c);
+        r.x_one ? rows<true, false>(r, op) : r.w_one ? rows<false, true>(r, op) : rows<false, false>(r, op);
+    }
+};
+
+// NAME(x, ...): an op without constants.
+#define TL_UNARY(NAME, ...)                                              \
+    template <class T>                                                   \
+    struct NAME : Unary<T, NAME<T>> {                                    \
+        explicit NAME(const Constants&) {}                               \
+        TL_OP Vec<T> operator()(const Vec<T>& x) const { __VA_ARGS__ }   \
+    };
+#define TL_BINARY(NAME, ...)                                                              \
+    template <class T>                                                                    \
+    struct NAME : Binary<T, NAME<T>> {                                                    \
+        explicit NAME(const Constants&) {}                                                \
+        TL_OP Vec<T> operator()(const Vec<T>& x, const Vec<T>& w) const { __VA_ARGS__ }   \
+    };
+
+TL_INLINE Vec<float> root(const Vec<float>& x) {
+#if TL_LEVEL == 2
+    return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+#elif TL_LEVEL == 1
+    return (Vec<float>)_mm256_sqrt_ps((__m256)x);
+#else
+    Vec<float> y;
+    for (int l = 0; l < lanes<float>; ++l) y[l] = std::sqrt(x[l]);
+    return y;
+#endif
+}
+
+TL_INLINE Vec<double> root(const Vec<double>& x) {
+#if TL_LEVEL == 2
+    return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)x);
+#elif TL_LEVEL == 1
+    return (Vec<double>)_mm256_sqrt_pd((__m256d)x);
+#else
+    Vec<double> y;
+    for (int l = 0; l < lanes<double>; ++l) y[l] = std::sqrt(x[l]);
+    return y;
+#endif
+}
+
+TL_BINARY(Add, return x + w;)
+TL_BINARY(Sub, return x - w;)
+TL_BINARY(Mul, return x * w;)
+TL_BINARY(Div, return x / w;)
+// the other where the first is nan itself: a nan on either side comes through
+TL_BINARY(Maximum, return (x > w) | (x != x) ? x : w;)
+TL_BINARY(Minimum, return (x < w) | (x != x) ? x : w;)
+
+TL_UNARY(Neg, return -x;)
+TL_UNARY(Abs, return x < 0 ? -x : x == 0 ? Vec<T>{} : x;)
+TL_UNARY(Sqrt, return root(x);)
+TL_UNARY(Reciprocal, return T(1) / x;)
+TL_UNARY(Relu, return x < 0 ? Vec<T>{} : x;)  // nan < 0 is false: nan stays
+TL_UNARY(Sign, return x > 0 ? all(T(1)) : x < 0 ? all(T(-1)) : x;)
+
+// ---- gradients from the incoming one (x) and what was saved (w)
+TL_BINARY(ReluDx, return w <= 0 ? Vec<T>{} : x;)  // where the output is nan dy comes through, as in PyTorch
+TL_BINARY(SqrtDx, return x / (w + w);)
+TL_BINARY(TanhDx, return x * (T(1) - w * w);)
+TL_BINARY(SigmoidDx, return x * (w * (T(1) - w));)
+
+// ---- a pair of a slope below 0 and one above
+template <class T>
+struct Leaky : Unary<T, Leaky<T>> {
+    T slope;
+    explicit Leaky(const Constants& c) : slope(static_cast<T>(c.a)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& x) const { return x > 0 ? x : x * slope; }
+};
+
+template <class T>
+struct LeakyDx : Binary<T, LeakyDx<T>> {
+    T slope;
+    explicit LeakyDx(const Constants& c) : slope(static_cast<T>(c.a)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const { return x > 0 ? dy : dy * slope; }
+};
+
+// ---- powers of one exponent, of those that are products or quotients (the op's Python side lets no other in)
+template <class T>
+TL_INLINE Vec<T> power(const Vec<T>& x, T w) {
+    if (w == T(2)) return x * x;
+    if (w == T(1)) return x;
+    if (w == T(0)) return all(T(1));
+    if (w == T(3)) return x * x * x;
+    if (w == T(4)) return (x * x) * (x * x);
+    if (w == T(-1)) return T(1) / x;
+    if (w == T(-2)) return T(1) / (x * x);
+    return T(1) / (x * x * x);
+}
+
+template <class T>
+struct Power : Unary<T, Power<T>> {
+    T w;
+    explicit Power(const Constants& c) : w(static_cast<T>(c.a)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& x) const { return power<T>(x, w); }
+};
+
+template <class T>
+struct PowerDx : Binary<T, PowerDx<T>> {
+    T w;
+    explicit PowerDx(const Constants& c) : w(static_cast<T>(c.a)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const {
+        return w == 0 ? dy * T(0) : dy * (w * power<T>(x, w - 1));
+    }
+};
