@@ -19,6 +19,13 @@ from tensorlite.autograd.modes import (
     set_grad_enabled as set_grad_enabled,
 )
 from tensorlite.autograd.printing import set_printoptions as set_printoptions
+from tensorlite.autograd.spec import (
+    channels_last as channels_last,
+    channels_last_3d as channels_last_3d,
+    contiguous_format as contiguous_format,
+    memory_format as memory_format,
+    preserve_format as preserve_format,
+)
 from tensorlite.autograd.tensor import Tensor as Tensor
 from tensorlite.autograd.tracing import follow_switches as _follow_switches
 from tensorlite.backends import Device as device
@@ -380,7 +387,6 @@ if _TYPE_CHECKING:
 inf, nan, pi, e = 1e1000, 1e1000 - 1e1000, 3.141592653589793, 2.718281828459045
 newaxis = None
 strided = "strided"
-contiguous_format, channels_last, preserve_format = "contiguous_format", "channels_last", "preserve_format"
 
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
 _LAZY = {

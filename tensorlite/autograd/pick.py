@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.op import Entry
-from tensorlite.autograd.spec import CONTIGUOUS
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 
 
 def pick(op: Any, e: Entry, on: Any) -> None:
@@ -17,9 +17,9 @@ def pick(op: Any, e: Entry, on: Any) -> None:
     given = [s for s in e.specs if s is not None]
     floats = {s.dtype.short for s in given if s.dtype.is_floating_point}
     if len(floats) == 1:
-        dense = all(s.format is CONTIGUOUS for s in given)
-        for device, name, dtypes, when, around in op.kernels:
-            fits = device == e.out.device.type and floats <= set(dtypes) and (dense or around is not None)
+        for device, name, dtypes, when, around, formats in op.kernels:
+            fits = device == e.out.device.type and floats <= set(dtypes)
+            fits = fits and (around is not None or _readable(op, given, e.outs, formats))
             if fits and (when is None or when(*e.specs, **e.kw)):
                 factory = on.kernel(name)
                 if factory is not None:
@@ -41,7 +41,7 @@ def pick(op: Any, e: Entry, on: Any) -> None:
             e.fresh = fresh
     if e.fresh is not None and not op.signals and e.out.nbytes >= on.KEPT:
         e.fresh = None  # called outside of the context that keeps memory
-    if e.fresh is not None and e.out.format is CONTIGUOUS and any(s.format is not CONTIGUOUS for s in given):
+    if e.fresh is not None and not _lies_as_inputs(given, e.out):
         e.fresh = None  # NumPy lays its result out as the inputs lie
     if op.variadic and not op.dynamic and not op.view and op.outputs:
         e.kernel = keyword_outputs(e.kernel, len(e.outs), op.outputs)
@@ -50,6 +50,26 @@ def pick(op: Any, e: Entry, on: Any) -> None:
     if op.signals and not op.view and not op.dynamic:
         e.kernel = on.quiet(e.kernel)
         e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
+
+
+def _readable(op: Any, given: list, outs: tuple, formats: tuple) -> bool:
+    """Whether a kernel that knows these formats can read the inputs and write the outputs."""
+    if all(s.format is CONTIGUOUS for s in given):
+        return True
+    if all(s.format is CONTIGUOUS or (s.ndim == 4 and s.format in formats) for s in given):
+        return True
+    # element by element the order does not matter, if it is the same for all
+    shape = outs[0].shape if outs else ()
+    return op.elementwise and all(s.shape == shape and s.format is CHANNELS_LAST for s in (*given, *outs) if s.ndim)
+
+
+def _lies_as_inputs(given: list, out: Any) -> bool:
+    """Whether NumPy, left to itself, gives an output of this format."""
+    if out.format is CONTIGUOUS:
+        return all(s.format is CONTIGUOUS for s in given)
+    if out.format is CHANNELS_LAST:
+        return all(s.shape == out.shape and s.format is CHANNELS_LAST for s in given if s.ndim)
+    return True
 
 
 def in_float32(kernel: Callable, outputs: int) -> Callable:
@@ -61,7 +81,7 @@ def in_float32(kernel: Callable, outputs: int) -> Callable:
             a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
             for a in inputs
         ]
-        temps = [np.empty(o.shape, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
+        temps = [np.empty_like(o, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
         kernel(*wide, *temps)
         for o, t in zip(outs, temps):
             if o is not t:

@@ -21,7 +21,7 @@ from tensorlite.autograd.node import Node, tick
 from tensorlite.autograd.op import SAME, TABLE, Entry, Op, Plan
 from tensorlite.autograd.pick import pick
 from tensorlite.autograd.run import run
-from tensorlite.autograd.spec import CONTIGUOUS, Spec, spec_of
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec, format_of, spec_of
 from tensorlite.autograd.tensor import Tensor, address, current_node, from_array, needs_grad, new, wrap
 from tensorlite.autograd.views import MULTIPLE, View, assign, check_inplace, previous, touch
 from tensorlite.autograd.weak import lift
@@ -166,13 +166,18 @@ class Primitive(Op):
         dtypes: str = "f4 f8",
         when: Callable | None = None,
         around: Callable | None = None,
+        formats: tuple[str, ...] = (CONTIGUOUS,),
     ) -> None:
-        """A compiled kernel for contiguous inputs of these dtypes. ``when(*specs, **constants)`` narrows it further.
+        """A compiled kernel for inputs of these dtypes. ``when(*specs, **constants)`` narrows it further.
+
+        ``formats`` are the memory formats that it knows of 4-D inputs and outputs, which the factory finds in
+        ``spec.format``; all others are contiguous. An element-wise one may also get inputs and outputs of one shape
+        (or 0-d) that are all in channels_last: their elements lie in the same order.
 
         ``around(compiled, xp, *inputs, *outputs, **constants)`` stands for the op where the compiled kernel is a part
         of it; it takes inputs of every layout and gives the kernel what it needs.
         """
-        self.kernels.append((device, name, tuple(dtypes.split()), when, around))
+        self.kernels.append((device, name, tuple(dtypes.split()), when, around, formats))
 
     # ---- the function that users call
     def _stub(self) -> Callable:
@@ -479,8 +484,11 @@ class Primitive(Op):
         check_inplace(dest, self.name + "_")
         target = dest._arr
         arrays = tuple([None if a is None else a._arr for a in args])
-        # compiled kernels write contiguous outputs alone; a BLAS may give a strided one other last bits
-        writes = target.flags.c_contiguous or (self.elementwise and not entry.native)
+        # compiled kernels write outputs of their own layout alone; a BLAS may give a strided one other last bits
+        if entry.out.format is CHANNELS_LAST:
+            writes = out is dest._spec or (self.elementwise and not entry.native)
+        else:
+            writes = target.flags.c_contiguous or (self.elementwise and not entry.native)
         if writes and all(a is None or self._safe(a, target) for a in arrays):
             run(entry, arrays, (target,))
         else:
@@ -564,11 +572,13 @@ def primitive(
 
 
 def _broadcast_spec(name: str, *specs: Spec, **kw: Any) -> Spec:
+    return broadcast_spec(name, *specs)
+
+
+def broadcast_spec(name: str, *specs: Spec | None) -> Spec:
+    """The spec of an element-wise op's output, in the dtype of the first input and in PyTorch's memory format."""
     given = [s for s in specs if s is not None]
-    shape = broadcast(name, *(s.shape for s in given))
-    first = given[0]
-    out = spec_of(shape, first.dtype, first.device)
-    return out if all(s.format is CONTIGUOUS for s in given) else out.strided()
+    return spec_of(broadcast(name, *(s.shape for s in given)), given[0].dtype, given[0].device, format_of(*given))
 
 
 def _frozen(constant: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Leaf, extra_of
-from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec, asked_format, spec_of
 from tensorlite.backends import CPU, Device, backend
 from tensorlite.dtypes import as_dtype, dtype
 from tensorlite.errors import GradError
@@ -102,9 +102,11 @@ class Tensor:
         return address(self._arr)
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
-        if memory_format is not None and str(memory_format).endswith("channels_last"):
-            return self._spec.ndim == 4 and self._arr.transpose(0, 2, 3, 1).flags.c_contiguous
-        return self._spec.format is CONTIGUOUS or self._arr.flags.c_contiguous
+        """Whether the elements lie in C order, or in another memory format, without gaps."""
+        if memory_format is None:
+            return self._spec.format is CONTIGUOUS or self._arr.flags.c_contiguous
+        format = asked_format("is_contiguous", memory_format, 4)
+        return lies(self, CHANNELS_LAST if format is CHANNELS_LAST else CONTIGUOUS)
 
     def is_floating_point(self) -> bool:
         return self._spec.dtype.is_floating_point
@@ -342,16 +344,9 @@ class Tensor:
 
     def __reduce_ex__(self, protocol):
         state = {k: v for k, v in self.__dict__.items() if k != "_idle_grad"}
-        return (
-            _rebuild,
-            (
-                type(self),
-                np.ascontiguousarray(self._arr).reshape(self._spec.shape),
-                self._spec.dtype,
-                self.requires_grad,
-                state,
-            ),
-        )
+        last = self._spec.format is CHANNELS_LAST  # NumPy writes arrays in C order, so such a one goes as (N, H, W, C)
+        array = self._arr.transpose(0, 2, 3, 1) if last else np.ascontiguousarray(self._arr).reshape(self._spec.shape)
+        return _rebuild, (type(self), array, self._spec.dtype, self.requires_grad, state, last)
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if not self.is_leaf:
@@ -363,7 +358,8 @@ class Tensor:
         if done is None:
             import copy
 
-            done = _rebuild(type(self), self._arr.copy(), self._spec.dtype, self.requires_grad, {})
+            array = copied(self._arr) if self._spec.format is not CONTIGUOUS else self._arr.copy()
+            done = _rebuild(type(self), array, self._spec.dtype, self.requires_grad, {})
             memo[id(self)] = done
             done.__dict__.update(copy.deepcopy({k: v for k, v in self.__dict__.items() if k != "_idle_grad"}, memo))
             if self.grad is not None:
@@ -390,8 +386,8 @@ class Tensor:
         backward(self, gradient, retain_graph, create_graph, inputs)
 
 
-def _rebuild(cls, array, d, requires_grad, state) -> Tensor:
-    t = from_array(array.astype(d.np, copy=False))
+def _rebuild(cls, array, d, requires_grad, state, last: bool = False) -> Tensor:
+    t = from_array(array.transpose(0, 3, 1, 2) if last else array.astype(d.np, copy=False))
     if cls is not Tensor:
         t = cls._from_tensor(t, requires_grad)
     elif requires_grad:
@@ -411,11 +407,43 @@ def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
         array.shape,
         dtype.of_numpy.get(array.dtype) or as_dtype(array.dtype, "tensor"),
         CPU,
-        CONTIGUOUS if array.flags.c_contiguous else STRIDED,
+        CONTIGUOUS if array.flags.c_contiguous else CHANNELS_LAST if is_channels_last(array) else STRIDED,
     )
     if requires_grad:
         t.requires_grad_()
     return t
+
+
+def is_channels_last(array: Any) -> bool:
+    """Whether (N, C, H, W) lies in memory as (N, H, W, C), without gaps."""
+    return array.ndim == 4 and array.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def lies(x: Tensor, format: str) -> bool:
+    """Whether the elements lie in this format: CONTIGUOUS or CHANNELS_LAST, and where sizes are 1 perhaps both."""
+    if x._spec.format is format:
+        return True
+    return x._arr.flags.c_contiguous if format is CONTIGUOUS else is_channels_last(x._arr)
+
+
+def is_dense(array: Any) -> bool:
+    """Whether the elements fill their memory without gaps or overlaps, in whatever order of dimensions."""
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        return True
+    step = array.itemsize
+    for stride, n in sorted((s, n) for s, n in zip(array.strides, array.shape) if n != 1):
+        if stride != step:
+            return False
+        step *= n
+    return True
+
+
+def copied(array: Any) -> Any:
+    """A copy whose elements lie as they did, by PyTorch's rule of what has gaps."""
+    if is_dense(array):
+        return array.copy("K")
+    last = array.ndim == 4 and 0 < array.strides[1] < array.strides[3] < array.strides[2] < array.strides[0]
+    return array.copy("K" if last else "C")
 
 
 def wrap(array: Any, spec: Spec, node: Any = None, ver: list | None = None) -> Tensor:
@@ -451,13 +479,9 @@ def address(array: Any) -> int:
 
 
 def strides_of(x: Tensor) -> tuple[int, ...]:
-    itemsize, shape, strides = x._spec.dtype.itemsize, x._spec.shape, x._arr.strides
-    if x._spec.format is CONTIGUOUS:  # NumPy's strides of sizes 0 and 1 are arbitrary; say what PyTorch says
-        out, step = [], 1
-        for n in reversed(shape):
-            out.append(step)
-            step *= max(n, 1)
-        return tuple(reversed(out))
+    itemsize, strides = x._spec.dtype.itemsize, x._arr.strides
+    if x._spec.format is not STRIDED:  # NumPy's strides of sizes 0 and 1 are arbitrary; say what PyTorch says
+        return x._spec.strides
     return tuple(s // itemsize for s in strides)
 
 

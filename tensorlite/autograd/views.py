@@ -11,7 +11,7 @@ from typing import Any
 
 from tensorlite.autograd.modes import Mode, mode
 from tensorlite.autograd.node import Leaf, Node, last_write, tick
-from tensorlite.autograd.spec import CONTIGUOUS
+from tensorlite.autograd.spec import CONTIGUOUS, STRIDED
 from tensorlite.autograd.tensor import Tensor, alias, current_node, new, wrap
 from tensorlite.dtypes import can_cast
 from tensorlite.errors import DTypeError, GradError, ShapeError
@@ -77,7 +77,7 @@ def touch(x: Tensor) -> None:
 
 
 def overlaps_itself(x: Tensor) -> bool:
-    if x._spec.format is CONTIGUOUS:
+    if x._spec.format is not STRIDED:
         return False
     return any(n > 1 and s == 0 for n, s in zip(x._spec.shape, x._arr.strides)) and x._spec.size > 0
 
@@ -169,7 +169,9 @@ def previous(x: Tensor) -> Tensor:
     node = current_node(x)
     if not mode().grad:
         return alias(x)
-    return wrap(x._arr.copy(), x._spec.like(*x._spec.shape), node)
+    if x._spec.format is STRIDED:
+        return wrap(x._arr.copy(), x._spec.laid(CONTIGUOUS), node)
+    return wrap(x._arr.copy("K"), x._spec, node)
 
 
 def inplace(op: str, x: Tensor, compute: Any) -> Tensor:

@@ -21,13 +21,14 @@ _SILENT = contextvars.copy_context()
 _SILENT.run(np.seterr, all="ignore")
 
 
-def maker(shape: tuple, dtype: Any) -> Callable[[], np.ndarray]:
-    """A function that gives a new array of this shape and dtype, its numbers whatever the memory held."""
+def maker(shape: tuple, dtype: Any, strides: tuple | None = None) -> Callable[[], np.ndarray]:
+    """A function that gives a new array, its numbers whatever the memory held. Strides, in bytes, leave no gaps."""
+    make = partial(np.empty, shape, dtype) if strides is None else partial(np.ndarray, shape, dtype, strides=strides)
     if math.prod(shape) * np.dtype(dtype).itemsize < KEPT:
-        return partial(np.empty, shape, dtype)
+        return make
     extension()  # which sets the allocator when it is loaded
-    copy = _SILENT.copy  # the allocator is set in this context alone, so that a user's arrays stay NumPy's
-    return lambda: copy().run(np.empty, shape, dtype)
+    copy = _SILENT.copy  # in this context alone, so that a user's arrays stay NumPy's
+    return lambda: copy().run(make)
 
 
 def quiet(kernel: Callable) -> Callable:

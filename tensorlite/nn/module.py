@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.node import Handle
+from tensorlite.autograd.spec import asked_format, channels_last_3d
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import Device
 from tensorlite.dtypes import as_dtype, bfloat16, dtype, float16, float32, float64
@@ -412,10 +413,10 @@ class Module(Stateful, Hooked):
 
     def to(self: M, *args: Any, **kwargs: Any) -> M:
         """Move parameters and buffers to a device, floating-point ones to a dtype: ``to(device)``, ``to(dtype)``,
-        ``to(device, dtype)``, ``to(tensor)``."""
+        ``to(device, dtype)``, ``to(tensor)``. A ``memory_format`` is for those of 4 dimensions."""
         device, kind = kwargs.pop("device", None), kwargs.pop("dtype", None)
         kwargs.pop("non_blocking", None)
-        kwargs.pop("memory_format", None)
+        format = kwargs.pop("memory_format", None)
         if kwargs:
             raise TypeError(f"to: got an unexpected keyword argument {next(iter(kwargs))!r}")
         for a in args:
@@ -431,7 +432,15 @@ class Module(Stateful, Hooked):
             kind = as_dtype(kind, "to")
             if not kind.is_floating_point:
                 raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={kind}")
-        return self._apply(lambda t: t.to(dtype=kind if t.is_floating_point() else None, device=device))
+        if format is channels_last_3d:
+            asked_format("to", format, 5)  # raises, saying what is missing
+        return self._apply(
+            lambda t: t.to(
+                dtype=kind if t.is_floating_point() else None,
+                device=device,
+                memory_format=format if t.dim() == 4 else None,
+            )
+        )
 
     def type(self: M, dst_type: dtype) -> M:
         """Cast all parameters and buffers, whatever they are now."""

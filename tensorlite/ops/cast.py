@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import spec_of
-from tensorlite.autograd.tensor import Tensor
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, PRESERVE, STRIDED, asked_format, spec_of
+from tensorlite.autograd.tensor import Tensor, copied, lies
 from tensorlite.backends import Device, backend
 from tensorlite.dtypes import as_dtype
 
@@ -23,8 +25,7 @@ def cast_p(xp, x, out, *, dtype):
 
 @cast_p.spec
 def _(x, *, dtype):
-    out = spec_of(x.shape, dtype, x.device)
-    return out
+    return spec_of(x.shape, dtype, x.device, x.packed().format)
 
 
 cast_p.grad(x=lambda g, x_spec: g.to(x_spec.dtype))
@@ -40,8 +41,6 @@ def _(make):
 
 @cast_p.ref
 def _(x, dtype):
-    import numpy as np
-
     return x != 0 if dtype is boolean else np.trunc(x) if not dtype.is_floating_point else x * 1.0
 
 
@@ -53,11 +52,16 @@ def cast(x: Tensor, *, dtype: Any) -> Tensor:
 
 @primitive(name="clone", alias="elementwise", signals=False)
 def clone_p(xp, x, out):
-    """A copy."""
+    """A copy that lies as x does."""
     xp.copyto(out, x)
 
 
-clone_p.spec(lambda x: spec_of(x.shape, x.dtype, x.device))
+@clone_p.bind
+def _(xp, specs, outs):
+    return (None, copied) if specs[0].format is STRIDED else None
+
+
+clone_p.spec(lambda x: x)
 clone_p.grad(x=lambda g: g)
 
 
@@ -74,13 +78,51 @@ clone_p.ref(lambda x: x + 0 if x.dtype != bool else x)
 @face(clone_p, method=True)
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own storage, on the tape."""
-    return clone_p(input)
+    format = PRESERVE if memory_format is None else asked_format("clone", memory_format, input._spec.ndim)
+    return clone_p(input) if format is PRESERVE else laid_p(input, format=format)
+
+
+@primitive(
+    name="laid",
+    alias="elementwise",
+    signals=False,
+    torch=lambda torch, x, format: x.clone(memory_format=getattr(torch, _TORCH[format])),
+)
+def laid_p(xp, x, out, *, format):
+    """A copy in a memory format."""
+    xp.copyto(out, x)
+
+
+_TORCH = {CONTIGUOUS: "contiguous_format", CHANNELS_LAST: "channels_last"}
+laid_p.spec(lambda x, *, format: x.laid(format))
+laid_p.grad(x=lambda g: g)
+
+
+@laid_p.cases
+def _(make):
+    yield dict(x=make(2, 3, 4, 2), format=CHANNELS_LAST)
+    yield dict(x=make.ints(2, 3, 1, 1), format=CHANNELS_LAST)
+    yield dict(x=make(2, 3, 0, 2), format=CHANNELS_LAST)
+    yield dict(x=make(3, 4), format=CONTIGUOUS)
+
+
+laid_p.ref(lambda x, format: np.array(x.tolist(), x.dtype).reshape(x.shape))
+
+
+@face(laid_p)
+def laid(x: Tensor, *, format: str) -> Tensor:
+    """A copy in a memory format; the gradient comes back as it is."""
+    return laid_p(x, format=format)
 
 
 @method()
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
-    """Itself where its elements lie in C order, else a copy in which they do."""
-    return self if self.is_contiguous() else clone_p(self)
+    """Itself where its elements lie in C order (or in the memory format), else a copy in which they do."""
+    format = CONTIGUOUS
+    if memory_format is not None:
+        format = asked_format("contiguous", memory_format, self._spec.ndim)
+        format = CONTIGUOUS if format is PRESERVE else format
+    return self if lies(self, format) else laid_p(self, format=format)
 
 
 @method()
@@ -107,6 +149,13 @@ def to(
     if device is not None and Device(device) is not spec.device:
         backend(Device(device))  # raises, saying what is missing
     d = spec.dtype if dtype is None else dtype if isinstance(dtype, dtypes.dtype) else as_dtype(dtype, "to")
+    if memory_format is not None:
+        format = asked_format("to", memory_format, spec.ndim)
+        if format is not PRESERVE:
+            x = self if d is spec.dtype else cast(self, dtype=d)
+            if copy and x is self:
+                return laid_p(x, format=format)
+            return x.contiguous(memory_format)
     if d is not spec.dtype:
         return cast(self, dtype=d)
     return clone_p(self) if copy else self
@@ -114,7 +163,7 @@ def to(
 
 def _caster(name: str, d: dtypes.dtype):
     def cast(self: Tensor, memory_format: Any = None) -> Tensor:
-        return self.to(d)
+        return self.to(d, memory_format=memory_format)
 
     cast.__name__ = cast.__qualname__ = name
     cast.__doc__ = f"This tensor as {d.name}; itself where it is that already."
@@ -139,13 +188,13 @@ for _name, _dtype in (
 @method()
 def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
     """This tensor on the CPU."""
-    return self.to("cpu")
+    return self.to("cpu", memory_format=memory_format)
 
 
 @method()
-def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
     """This tensor on a GPU."""
-    return self.to("cuda" if device is None else device)
+    return self.to("cuda" if device is None else device, memory_format=memory_format)
 
 
 @method()

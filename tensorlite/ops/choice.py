@@ -9,7 +9,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op, public
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import spec_of
+from tensorlite.autograd.spec import format_of, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError
@@ -157,7 +157,8 @@ def _(condition, x, w):
         raise DTypeError(
             f"where: condition is {condition.dtype}; wanted bool (expected condition to be a boolean tensor)"
         )
-    return spec_of(broadcast("where", condition.shape, x.shape, w.shape), x.dtype, x.device)
+    out = spec_of(broadcast("where", condition.shape, x.shape, w.shape), x.dtype, x.device)
+    return out.laid(format_of(condition, x, w)).packed()
 
 
 where_p.op.alias = None  # w is written before x is read

@@ -6,10 +6,8 @@ from typing import Any
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import public
-from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import spec_of
+from tensorlite.autograd.primitive import broadcast_spec, primitive
 from tensorlite.errors import DTypeError
-from tensorlite.shapes import broadcast
 
 boolean = dtypes.bool
 
@@ -81,8 +79,7 @@ def _bitwise(name: str, how: Any):
     def _(x, w):
         if x.dtype.is_floating_point:
             raise DTypeError(f"{name}: got {x.dtype}; wanted integers or bool (not implemented for floating point)")
-        out = spec_of(broadcast(name, x.shape, w.shape), x.dtype, x.device)
-        return out if x.format is w.format is out.format else out.strided()
+        return broadcast_spec(name, x, w)
 
     bits_p.nograd()
 

@@ -10,7 +10,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, method
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import spec_of
+from tensorlite.autograd.spec import CONTIGUOUS, PRESERVE, Spec, asked_format, spec_of
 from tensorlite.autograd.tensor import Tensor, from_array, wrap
 from tensorlite.autograd.weak import lift
 from tensorlite.backends import CPU, Device, backend
@@ -41,11 +41,11 @@ def _(make):
 fill_p.ref(lambda x, w: x * 0 + w)
 
 
-def _filled(shape: tuple, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+def _filled(shape: tuple, value: Any, dtype: Any, device: Any, requires_grad: bool, format: str = CONTIGUOUS) -> Tensor:
     d = get_default_dtype() if dtype is None else as_dtype(dtype)
     if any(n < 0 for n in shape):
         raise ShapeError(f"sizes {shape}: trying to create tensor with negative dimension")
-    spec = spec_of(shape, d, CPU if device is None else Device(device))
+    spec = spec_of(shape, d, CPU if device is None else Device(device), format)
     array = spec.empty()
     if value is not None:
         array.fill(value)
@@ -62,7 +62,11 @@ def empty(
     pin_memory: bool = False,
 ) -> Tensor:
     """Uninitialised values."""
-    return _filled(size_args("empty", size), None, dtype, device, requires_grad)
+    shape = size_args("empty", size)
+    format = CONTIGUOUS if memory_format is None else asked_format("empty", memory_format, len(shape))
+    if format is PRESERVE:
+        raise RuntimeError("empty: got memory_format preserve_format; unsupported memory format without a tensor")
+    return _filled(shape, None, dtype, device, requires_grad, format)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: Any = None) -> Tensor:
@@ -90,6 +94,12 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     return _filled(size_args("full", (size,)), fill_value, dtype, device, requires_grad)
 
 
+def like_format(name: str, memory_format: Any, spec: Spec) -> str:
+    """The format of a new tensor like one of this spec."""
+    format = asked_format(name, memory_format, spec.ndim)
+    return spec.packed().format if format is PRESERVE else format
+
+
 def _like(fill: Any, name: str):
     def like(
         input: Tensor,
@@ -100,8 +110,14 @@ def _like(fill: Any, name: str):
         memory_format: Any = None,
     ) -> Tensor:
         value = args[0] if name == "full_like" else fill
+        spec = input._spec
         return _filled(
-            input._spec.shape, value, dtype or input._spec.dtype, device or input._spec.device, requires_grad
+            spec.shape,
+            value,
+            dtype or spec.dtype,
+            device or spec.device,
+            requires_grad,
+            spec.packed().format if memory_format is None else like_format(name, memory_format, spec),
         )
 
     like.__name__ = like.__qualname__ = name

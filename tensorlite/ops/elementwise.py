@@ -10,14 +10,13 @@ from typing import Any
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, public
-from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import CONTIGUOUS, Spec, spec_of
+from tensorlite.autograd.primitive import broadcast_spec, primitive
+from tensorlite.autograd.spec import CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.choice import where
 from tensorlite.ops.compare import logical_and
-from tensorlite.shapes import broadcast
 
 boolean = dtypes.bool
 
@@ -73,8 +72,7 @@ def sub_p(xp, x, w, out):
 def _(x, w):
     if x.dtype is boolean:
         raise DTypeError("sub: got two bool tensors; wanted numbers (use logical_xor or ^ for bool)")
-    out = spec_of(broadcast("sub", x.shape, w.shape), x.dtype, x.device)
-    return out if x.format is w.format is out.format else out.strided()
+    return broadcast_spec("sub", x, w)
 
 
 sub_p.grad(x=lambda g: g, w=lambda g: -g)

@@ -124,9 +124,7 @@ def split_p(xp, x, *, sizes, dim):
 
 split_p.op.multiple = True
 split_p.spec(
-    lambda x, *, sizes, dim: tuple(
-        viewed(x, (*x.shape[:dim], n, *x.shape[dim + 1 :]), contiguous=dim == 0) for n in sizes
-    )
+    lambda x, *, sizes, dim: tuple(viewed(x, (*x.shape[:dim], n, *x.shape[dim + 1 :]), x.strides) for n in sizes)
 )
 
 
@@ -227,7 +225,13 @@ def unbind_p(xp, x, *, dim):
 
 
 unbind_p.op.multiple = True
-unbind_p.spec(lambda x, *, dim: (viewed(x, (*x.shape[:dim], *x.shape[dim + 1 :]), contiguous=dim == 0),) * x.shape[dim])
+
+
+@unbind_p.spec
+def _(x, *, dim):
+    rest = [d for d in range(x.ndim) if d != dim]
+    strides = x.strides and tuple(x.strides[d] for d in rest)
+    return (viewed(x, tuple(x.shape[d] for d in rest), strides),) * x.shape[dim]
 
 
 @unbind_p.grad

@@ -432,7 +432,7 @@ def dropout_p(xp, x, key, out, *, p, channels):
     xp.multiply(x, keep * x.dtype.type(1.0 / (1.0 - p) if p < 1 else 0.0), out)
 
 
-dropout_p.spec(lambda x, key, *, p, channels: x.like(*x.shape))
+dropout_p.spec(lambda x, key, *, p, channels: x.packed())
 dropout_p.grad(x=lambda g, key, p, channels: dropout_p(g, key, p=p, channels=channels), key=None)
 
 

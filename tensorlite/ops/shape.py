@@ -13,10 +13,11 @@ import numpy as np
 
 from tensorlite.autograd.methods import attach_method, face, method, op
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import CONTIGUOUS
+from tensorlite.autograd.spec import CONTIGUOUS, strides_in
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.errors import ShapeError
+from tensorlite.ops.cast import laid_p
 from tensorlite.ops.slices import slice_, viewed
 from tensorlite.shapes import Size, broadcast, dim_of, dims_of, infer, size_args
 
@@ -38,7 +39,10 @@ def view_p(xp, x, *, shape):
 @view_p.spec
 def _(x, *, shape):
     # shape as a method gets it, (2, 3) or ((2, 3),): looking at it here costs nothing once the entry is known
-    return viewed(x, infer("view", size_args("view", shape), x.size, x.shape), contiguous=True)
+    size = infer("view", size_args("view", shape), x.size, x.shape)
+    if size == x.shape:
+        return x
+    return viewed(x, size, strides_in(size, CONTIGUOUS) if x.format is CONTIGUOUS else None)
 
 
 @view_p.bind
@@ -113,7 +117,7 @@ def reshape(input: Tensor, shape: Any) -> Tensor:
     shape = shape if type(shape) is tuple else size_args("reshape", (shape,))
     if input._spec.format is CONTIGUOUS or _can_view(input, shape):
         return view_p(input, shape=shape)
-    return view_p(input.clone(), shape=shape)
+    return view_p(laid_p(input, format=CONTIGUOUS), shape=shape)
 
 
 @reshape.cases
@@ -259,8 +263,8 @@ def _(xp, specs, outs, dims):
 
 @permute_p.spec
 def _(x, *, dims):
-    moved = [d for d in dims if x.shape[d] != 1]
-    return viewed(x, tuple(x.shape[d] for d in dims), contiguous=moved == sorted(moved))
+    strides = x.strides and tuple(x.strides[d] for d in dims)
+    return viewed(x, tuple(x.shape[d] for d in dims), strides)
 
 
 permute_p.grad(x=lambda g, dims: permute_p(g, dims=tuple(sorted(range(len(dims)), key=dims.__getitem__))))
@@ -393,7 +397,7 @@ def expand_p(xp, x, *, shape):
 
 @expand_p.spec
 def _(x, *, shape):
-    return viewed(x, shape, contiguous=shape == x.shape)
+    return x if shape == x.shape else viewed(x, shape)
 
 
 expand_p.grad(x=lambda g, x_spec: g.sum_to_size(x_spec.shape))

@@ -11,14 +11,14 @@ import numpy as np
 
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
+from tensorlite.autograd.spec import STRIDED, Spec, format_in, spec_of
 from tensorlite.autograd.tensor import Tensor, zeros_of
 from tensorlite.shapes import dim_of, index
 
 
-def viewed(x: Spec, shape: tuple, contiguous: bool = False) -> Spec:
-    """The spec of a view of x in another shape."""
-    return spec_of(shape, x.dtype, x.device, CONTIGUOUS if contiguous and x.format is CONTIGUOUS else STRIDED)
+def viewed(x: Spec, shape: tuple, strides: tuple | None = None) -> Spec:
+    """The spec of a view of x in another shape, with these strides in elements where they are known."""
+    return spec_of(shape, x.dtype, x.device, STRIDED if strides is None else format_in(shape, strides))
 
 
 def x_spec_zeros(spec: Spec, shape: tuple) -> Tensor:
@@ -52,22 +52,11 @@ def _(x, *, key):
         sample = np.broadcast_to(np.int8(0), x.shape)[decode(key)]
     except IndexError as error:
         raise IndexError(f"getitem: {error}") from None
-    if x.format is not CONTIGUOUS:
+    if x.format is STRIDED:
         return viewed(x, sample.shape)
-    strides = np.lib.stride_tricks.as_strided(np.empty(0, np.int8), x.shape, _c_strides(x.shape))[decode(key)].strides
-    return viewed(x, sample.shape, contiguous=_is_contiguous(sample.shape, strides))
-
-
-def _c_strides(shape: tuple) -> tuple:
-    out, step = [], 1
-    for n in reversed(shape):
-        out.append(step)
-        step *= max(n, 1)
-    return tuple(reversed(out))
-
-
-def _is_contiguous(shape: tuple, strides: tuple) -> bool:
-    return all(n == 1 or s == c for n, s, c in zip(shape, strides, _c_strides(shape))) or 0 in shape
+    return viewed(
+        x, sample.shape, np.lib.stride_tricks.as_strided(np.empty(0, np.int8), x.shape, x.strides)[decode(key)].strides
+    )
 
 
 slice_p.grad(x=lambda g, x_spec, key: unslice_p(g, shape=x_spec.shape, key=key))

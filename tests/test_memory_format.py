@@ -1,0 +1,189 @@
+"""Memory formats: channels_last and contiguous by PyTorch's rule, in ops, views, gradients, copies and files."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, format_in, format_of, spec_of
+
+SHAPE = (2, 3, 4, 5)
+ROWS, LAST = (60, 20, 5, 1), (60, 1, 15, 3)  # the strides of SHAPE in either format
+
+
+def values(*shape, seed=0):
+    return tl.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+@pytest.fixture
+def x():
+    return values(*SHAPE)
+
+
+@pytest.fixture
+def y(x):
+    return x.contiguous(memory_format=tl.channels_last)
+
+
+# ---- specs
+def test_a_spec_says_how_memory_lies(x, y):
+    assert x._spec.format is CONTIGUOUS and y._spec.format is CHANNELS_LAST
+    assert tl.from_numpy(np.zeros((2, 4, 5, 3)).transpose(0, 3, 1, 2))._spec.format is CHANNELS_LAST
+    assert tl.from_numpy(np.zeros((2, 4, 5, 3)).transpose(0, 3, 2, 1))._spec.format is STRIDED
+    assert tl.from_numpy(np.zeros((2, 4, 5, 6)).transpose(0, 3, 1, 2)[:, ::2])._spec.format is STRIDED
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 5), (2, 3, 1, 1), (0, 3, 4, 5), (2, 3, 0, 5)])
+def test_where_both_formats_hold_the_spec_is_contiguous(shape):
+    t = tl.zeros(shape).to(memory_format=tl.channels_last)
+    assert t._spec.format is CONTIGUOUS and spec_of(shape, tl.float32, format=CHANNELS_LAST).format is CONTIGUOUS
+    assert t.is_contiguous() and t.is_contiguous(memory_format=tl.channels_last)
+
+
+def test_a_channels_last_spec_allocates_so():
+    spec = spec_of(SHAPE, tl.float32, format=CHANNELS_LAST)
+    array = spec.empty()
+    assert array.strides == tuple(4 * s for s in LAST) and array.base is None
+    assert spec.strides == LAST and spec.laid(CONTIGUOUS).strides == ROWS and spec.strided().strides is None
+    with pytest.raises(ValueError, match="wanted 4 dimensions"):
+        spec_of((2, 3), tl.float32, format=CHANNELS_LAST)
+
+
+def test_format_in():
+    assert format_in(SHAPE, ROWS) is CONTIGUOUS and format_in(SHAPE, LAST) is CHANNELS_LAST
+    assert format_in(SHAPE, (60, 20, 1, 4)) is STRIDED and format_in((3, 4), (1, 3)) is STRIDED
+    assert format_in((1, 3, 4, 5), (7, 1, 15, 3)) is CHANNELS_LAST  # the stride of a size 1 does not matter
+
+
+def test_format_of_inputs(x, y):
+    number, bias = tl.tensor(1.0)._spec, tl.ones(3, 1, 1)._spec
+    assert format_of(y._spec, number) is format_of(bias, y._spec) is format_of(y._spec, None) is CHANNELS_LAST
+    assert format_of(x._spec, y._spec) is format_of(x._spec, bias) is CONTIGUOUS
+    assert format_of(y._spec, x._spec) is CHANNELS_LAST
+    assert format_of(tl.ones(1, 3, 4, 5)._spec, y._spec) is CONTIGUOUS
+    assert format_of(x.mT._spec, y._spec) is STRIDED
+
+
+# ---- ops
+ELEMENTWISE = {
+    "add": lambda y: y + y,
+    "number": lambda y: 1.5 * y - 2,
+    "bias": lambda y: y + tl.arange(3.0).view(3, 1, 1),
+    "bias first": lambda y: tl.arange(3.0).view(1, 3, 1, 1) * y,
+    "other format": lambda y: y * y.contiguous(),
+    "relu": lambda y: y.relu(),
+    "sigmoid": lambda y: tl.sigmoid(y),
+    "gelu": lambda y: tl.nn.functional.gelu(y),
+    "clamp": lambda y: y.clamp(-0.5, 0.5),
+    "pow": lambda y: y**2,
+    "where": lambda y: tl.where(y > 0, y, 0.5 * y),
+    "comparison": lambda y: (y > 0).to(tl.float32),
+    "double": lambda y: y.double().float(),
+    "half": lambda y: y.half() + 1,
+    "dropout": lambda y: tl.nn.functional.dropout(y, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_elementwise_ops_keep_channels_last(name, y):
+    got, want = ELEMENTWISE[name](y), ELEMENTWISE[name](y.contiguous())
+    assert got.stride() == LAST and got._spec.format is CHANNELS_LAST and want.stride() == ROWS
+    assert got._arr.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert np.array_equal(got._arr, want._arr)
+
+
+def test_compiled_kernels_take_what_lies_alike(y):
+    if not tl.backends.cpu.kernel_names():
+        pytest.skip("no compiled kernels")
+    other = y.contiguous()
+    for op, args, native in (
+        (tl.relu, (y,), True),
+        (tl.add, (y, y), True),
+        (tl.mul, (y, tl.tensor(2.0)), True),
+        (tl.mul, (y, other), False),
+    ):
+        entry = op.op.entry(tuple(a._spec for a in args), {})
+        assert entry.native is native, (op.op.name, args)
+
+
+# ---- views
+def test_views(y):
+    assert y[:1]._spec.format is y.narrow(0, 1, 1)._spec.format is y.chunk(2)[0]._spec.format is CHANNELS_LAST
+    assert y[:, :2]._spec.format is STRIDED and y[:, :2].stride() == LAST
+    assert y.permute(0, 2, 3, 1)._spec.format is CONTIGUOUS
+    assert values(2, 4, 5, 3).permute(0, 3, 1, 2)._spec.format is CHANNELS_LAST
+    assert y.unbind(0)[0].stride() == LAST[1:]
+    assert y.view(2, 3, 20).stride() == (60, 1, 3)
+    assert y.view(y.shape)._spec is y._spec and y.expand(2, 3, 4, 5)._spec is y._spec
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        y.view(2, -1)
+    assert np.array_equal(y.reshape(2, -1)._arr, y.contiguous().view(2, -1)._arr)
+    assert np.array_equal(y.flatten(1)._arr, y.contiguous().flatten(1)._arr)
+
+
+# ---- the public face
+def test_names():
+    assert repr(tl.channels_last) == "tensorlite.channels_last" and isinstance(tl.channels_last, tl.memory_format)
+    assert repr(tl.contiguous_format) == "tensorlite.contiguous_format"
+    for f in (tl.channels_last, tl.contiguous_format, tl.preserve_format, tl.channels_last_3d):
+        assert pickle.loads(pickle.dumps(f)) is f and copy.deepcopy(f) is f
+
+
+def test_refusals(x):
+    for call in (x[0].contiguous, x[0].to, x[0].clone, tl.zeros_like.__get__(x[0])):
+        with pytest.raises(RuntimeError, match="required rank 4 tensor"):
+            call(memory_format=tl.channels_last)
+    with pytest.raises(TypeError, match="memory_format is str"):
+        x.contiguous(memory_format="channels_last")
+    with pytest.raises(NotImplementedError, match="channels_last_3d is not supported"):
+        values(1, 2, 3, 4, 5).to(memory_format=tl.channels_last_3d)
+    with pytest.raises(NotImplementedError, match="channels_last_3d is not supported"):
+        tl.nn.Linear(2, 2).to(memory_format=tl.channels_last_3d)
+    with pytest.raises(RuntimeError, match="preserve_format"):
+        tl.empty(2, 3, 4, 5, memory_format=tl.preserve_format)
+    assert not x[0].is_contiguous(memory_format=tl.channels_last)
+
+
+def test_copies(x, y):
+    last, rows = tl.channels_last, tl.contiguous_format
+    assert y.contiguous(memory_format=last) is y and x.contiguous() is x and y.contiguous().stride() == ROWS
+    assert x.to(memory_format=last).stride() == x.clone(memory_format=last).stride() == LAST
+    assert y.clone().stride() == y.to(tl.float64).stride() == y.to("cpu", copy=True).stride() == LAST
+    assert y.clone(memory_format=rows).stride() == y.to(tl.float64, memory_format=rows).stride() == ROWS
+    assert y.cpu(memory_format=rows).stride() == y.float(memory_format=rows).stride() == ROWS
+    assert y.to(memory_format=tl.preserve_format) is y and y.float() is y and y.cpu() is y
+    assert y.clone()._arr is not y._arr and np.array_equal(y.clone()._arr, y._arr)
+    assert tl.zeros_like(y).stride() == tl.full_like(y, 2).stride() == tl.empty_like(y).stride() == LAST
+    assert tl.zeros_like(y, memory_format=rows).stride() == y.new_zeros(y.shape).stride() == ROWS
+    assert tl.empty(*SHAPE, memory_format=last).stride() == LAST
+
+
+def test_copies_of_what_has_no_format():
+    m = values(4, 6)
+    assert m.t().clone().stride() == (1, 6) and m[:, ::2].clone().stride() == (3, 1)
+    assert m[:1].expand(4, 6).clone().stride() == (6, 1) and m[::2].t().clone().stride() == (2, 1)
+    assert np.array_equal(m.t().clone()._arr, m.t()._arr)
+    assert values(*SHAPE)[0].clone().stride() == ROWS[1:]
+
+
+def test_modules():
+    net = tl.nn.Sequential(tl.nn.Conv2d(3, 4, 3), tl.nn.BatchNorm2d(4), tl.nn.Linear(2, 2))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    assert net.to(memory_format=tl.channels_last) is net
+    assert net[0].weight.stride() == (27, 1, 9, 3) and net[2].weight.stride() == (2, 1)
+    after = net.state_dict()
+    assert all(np.array_equal(before[k]._arr, after[k]._arr) for k in before)
+    assert net.to(memory_format=tl.contiguous_format)[0].weight.stride() == (27, 9, 3, 1)
+    assert net.to(tl.float64, memory_format=tl.channels_last)[0].weight.dtype is tl.float64
+
+
+def test_pickle_and_deepcopy(y):
+    for copied in (pickle.loads(pickle.dumps(y)), copy.deepcopy(y)):
+        assert copied.stride() == LAST and copied._spec is y._spec and np.array_equal(copied._arr, y._arr)
+    p = tl.nn.Parameter(y)
+    again = pickle.loads(pickle.dumps(p))
+    assert isinstance(again, tl.nn.Parameter) and again.stride() == LAST and again.requires_grad
