@@ -1,11 +1,12 @@
-"""``python -m benchmarks steps ...`` and ``python -m benchmarks overhead ...``."""
+"""``python -m benchmarks steps ...``, ``... ops ...`` and ``... overhead ...``."""
 
 import sys
 
-from benchmarks import overhead, steps
+from benchmarks import ops, overhead, steps
 
 COMMANDS = {
     "steps": (steps.main, "training and inference steps of whole models beside other libraries"),
+    "ops": (ops.main, "single ops beside PyTorch's, and their share of what the machine can do"),
     "overhead": (overhead.main, "what one eager op costs beside PyTorch"),
 }
 

@@ -81,14 +81,6 @@ def arguments() -> argparse.ArgumentParser:
 
         return chosen
 
-    def above(kind: type) -> Callable[[str], float]:
-        def number(text: str) -> float:
-            if (value := kind(text)) <= 0:
-                raise argparse.ArgumentTypeError(f"got {text}; wanted more than 0")
-            return value
-
-        return number
-
     parser.add_argument("--workloads", type=some(WORKLOADS), default="all", help="some, with commas between, or all")
     parser.add_argument("--phases", type=some(PHASES), default="all", help="train, infer or all")
     parser.add_argument("--libs", type=some(LIBS), default=DEFAULT_LIBS, help=f"default: {DEFAULT_LIBS}")
@@ -100,6 +92,17 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--small", action="store_true", help="tiny sizes: to try the benchmark, not to measure")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     return parser
+
+
+def above(kind: type) -> Callable[[str], float]:
+    """The type of an argument that is a number above 0."""
+
+    def number(text: str) -> float:
+        if (value := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"got {text}; wanted more than 0")
+        return value
+
+    return number
 
 
 def listing() -> list[str]:

@@ -1,4 +1,4 @@
-"""The step benchmark's report as a picture: our steps beside the peers'. Floor 6."""
+"""The benchmarks' reports as pictures: our steps beside the peers', our ops beside PyTorch's. Floor 6."""
 
 from __future__ import annotations
 
@@ -58,6 +58,41 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
             *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(len(libs), 4 * len(phases)),
             frameon=False, fontsize=7,
         )  # fmt: skip
+    _save(figure, path)
+
+
+def draw_ratios(report: dict[str, Any], path: str | os.PathLike) -> None:
+    """A bar for each op: PyTorch's time over ours on a logarithmic scale, with the interval that holds 95 % of it.
+
+    Raises:
+        MissingExtraError: without matplotlib, which the extra ``examples`` installs.
+    """
+    figures = require("matplotlib.figure", "examples", "a chart")
+    found = [r for r in report["results"] if r["status"] == "ok"]
+    figure = figures.Figure(figsize=(7.5, 1.4 + 0.15 * len(found)), layout="constrained", dpi=150)
+    figure.supxlabel(describe(report), fontsize=6, color=INK, wrap=True)
+    axes = figure.subplots()
+    ratio = [r["ratio"] for r in found]
+    spread = [[max(r["ratio"] - r["low"], 0) for r in found], [max(r["high"] - r["ratio"], 0) for r in found]]
+    axes.barh(
+        range(len(found)), [v - 1 for v in ratio], 0.7, 1, xerr=spread,
+        color=[COLOURS[OURS] if v >= 1 else COLOURS["torch"] for v in ratio], error_kw={"lw": 0.6, "ecolor": INK},
+    )  # fmt: skip
+    axes.scatter([r["bar"] for r in found], range(len(found)), s=14, c=INK, marker="|", lw=0.8, label="wanted")
+    axes.axvline(1, color=INK, lw=0.8)
+    axes.set_title("PyTorch's time / ours; above 1 ours is faster", fontsize=8, color=INK)
+    axes.set_yticks(range(len(found)), [r["name"] for r in found], fontsize=5)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.set_xticks([n for n in (0.1, 0.2, 0.5, 1, 2, 5, 10) if min(ratio, default=1) <= 1.5 * n])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="x", alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=6, loc="lower right")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike) -> None:
     with atomic(path) as file:
         figure.savefig(file, format=os.path.splitext(path)[1][1:].lower() or "png")
 
