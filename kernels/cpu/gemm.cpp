@@ -1,71 +1,71 @@
 // tl::gemm: matrix products of any shape, strides and number of threads. gemm_body.h holds the loops.
 //
-// The sum over k is cut into pieces of `deep` steps, so that a panel of b's columns stays near. For each piece b is
-// packed into panels (all threads together), unless it can be read where it lies; then blocks of c are made, one a
-// task. Where c is too small to be cut and k is long, the pieces of k are the tasks, and what they make is added up in
-// their order. How c and k are cut never changes a bit: an element is the sum over k in order within a piece, and the
-// pieces depend on the shape alone.
+// What is chosen, by the shape alone:
+// - Inner products of runs where c has few columns (or rows) and both operands lie so.
+// - Else vectors run along b's columns: read where they lie if they are runs and few rows use them, else packed into
+//   panels, all threads together. Where it is cheaper to pack a, the product is made the other way round, and its
+//   tiles are stored across.
+// - The sum over k goes by pieces of `deep` steps, so that a panel stays near; blocks of c are the tasks. Where c is
+//   too small to be cut and k is long, parts of k are the tasks instead, added up in their order.
+// How c is cut never changes a bit: an element is the sum over k in order within a piece.
 #include "gemm.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <new>
 #include <utility>
 
 #include "pool.h"
 
-namespace tl {
-
 namespace {
+
+using tl::Act;
+using tl::Matrix;
 
 // A block of c and what it is made of.
 template <class T>
 struct Block {
     std::int64_t rows, cols, steps;
-    const T* a;
-    std::int64_t a_row, a_col;
-    const T* b;  // packed panels, or columns in place, whose rows lie b_row apart
-    std::int64_t b_row;
-    bool packed;
+    Matrix<T> a, b;
+    std::int64_t panel;  // columns of a panel of b
+    bool packed;         // b.data has panels; else columns in place, whose rows are runs
+    bool across;         // c's rows run along the block's columns
     T* c;
     std::int64_t c_row;
-    bool add;
-    const T *bias, *residual;
-    std::int64_t residual_row;
-    bool relu;
+    bool add;  // to what is in c
+    const T* bias = nullptr;
+    const T* residual = nullptr;
+    std::int64_t residual_row = 0;
+    Act act = Act::none;
+    bool plain = true;  // nothing to do to a tile beyond adding
 };
 
 // What an instruction set brings.
 template <class T>
 struct Kernel {
-    std::int64_t lanes, panel, rows;  // elements of a vector, columns of a panel, rows of a tile
-    bool parts;                       // reads a part of a vector in place
+    std::int64_t lanes, vectors, across, rows;  // of a vector; vectors of a panel, and of one across; rows of a tile
+    bool parts;                                 // reads a part of a vector as quickly as all of it
     void (*multiply)(const Block<T>&);
     void (*pack)(std::int64_t steps, std::int64_t cols, Matrix<T> b, T* to);
+    void (*dots)(const Block<T>&);
 };
 
-}  // namespace
-
-}  // namespace tl
-
-namespace {
-using tl::Block;
-using tl::Kernel;
-using tl::Matrix;
 }  // namespace
 
 #define TL_BODY "gemm_body.h"
 #include "each_isa.h"
 
-namespace tl {
-
 namespace {
 
-constexpr std::int64_t deep = 384;         // steps of a piece of k
+using tl::Epilogue;
+
+constexpr std::int64_t deep = 512;         // steps of a piece of k
 constexpr std::int64_t wide = 4096;        // columns that are packed at a time
+constexpr std::int64_t in_place_rows = 64; // as many read b's columns where they lie
+constexpr std::int64_t dot_columns = 4;    // columns that inner products are made for
 constexpr std::int64_t alone = 1 << 19;    // multiplications that are not worth a second thread
 constexpr std::int64_t of_task = 1 << 18;  // multiplications that a task has at least
+constexpr std::int64_t most_tasks = 16;
 
 // Memory of the calling thread that is kept from call to call, since fresh pages cost more than packing.
 template <class T, int Purpose>
@@ -88,119 +88,164 @@ T* scratch(std::int64_t count) {
 std::int64_t cuts(std::int64_t n, std::int64_t most) { return (n + most - 1) / most; }
 
 template <class F>
-void in_tasks(std::int64_t tasks, bool together, F f) {
-    if (together && tasks > 1)
-        Pool::get().run(static_cast<int>(tasks), [&](int t) { f(t); });
-    else
-        for (std::int64_t t = 0; t < tasks; ++t) f(t);
+void in_tasks(std::int64_t tasks, F f) {
+    if (tasks == 1) return f(0);
+    tl::Pool::get().run(static_cast<int>(tasks), [&](int t) { f(t); });
 }
 
-// c in a grid of blocks: a power of two of them, of nearly the same size, and as square as can be.
+// So much work as a power of two of tasks.
+std::int64_t tasks_of(std::int64_t work) {
+    std::int64_t tasks = 1;
+    while (work >= alone && tasks < most_tasks && work >= 2 * tasks * of_task) tasks *= 2;
+    return tasks;
+}
+
+// c in a grid of blocks of nearly the same size, as square as can be.
 struct Grid {
-    std::int64_t rows = 1, cols = 1;
+    std::int64_t rows, cols;
+    Grid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t tile, std::int64_t panel) : rows(1), cols(1) {
+        const std::int64_t tasks = tasks_of(m * n * k);
+        double least = 0;
+        for (std::int64_t r = 1; r <= tasks; r *= 2) {
+            // the largest block, and what is read for it
+            const double high = static_cast<double>(cuts(cuts(m, tile), r) * tile),
+                         broad = static_cast<double>(cuts(cuts(n, panel), tasks / r) * panel);
+            const double cost = high * broad + 8 * (high + broad);
+            if (r == 1 || cost < least) least = cost, rows = r, cols = tasks / r;
+        }
+    }
 };
 
-Grid grid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t tile, std::int64_t panel) {
-    Grid best;
-    const std::int64_t work = m * n * k;
-    if (work < alone) return best;
-    std::int64_t tasks = 2;
-    while (tasks < 16 && work >= 2 * tasks * of_task) tasks *= 2;
-    double least = 0;
-    for (std::int64_t rows = 1; rows <= tasks; rows *= 2) {
-        const std::int64_t cols = tasks / rows;
-        // the largest block times their number, in elements, and what is read for them
-        const double high = static_cast<double>(cuts(cuts(m, tile), rows) * tile),
-                     broad = static_cast<double>(cuts(cuts(n, panel), cols) * panel);
-        const double cost = static_cast<double>(tasks) * (high * broad + 8 * (high + broad));
-        if (rows == 1 || cost < least) least = cost, best = {rows, cols};
-    }
-    return best;
-}
-
-template <class T>
-T activated(Act act, T x) {
-    switch (act) {
-        case Act::gelu: return x / 2 * (1 + std::erf(x * T(0.70710678118654752440)));
-        case Act::gelu_tanh: return x / 2 * (1 + std::tanh(T(0.79788456080286535588) * (x + T(0.044715) * x * x * x)));
-        case Act::tanh: return std::tanh(x);
-        case Act::sigmoid: return 1 / (1 + std::exp(-x));
-        default: return x;
-    }
-}
-
-// The product of one piece of k, [from, to), with all of c, or with what follows it where it is the last.
 template <class T>
 struct Product {
     std::int64_t m, n;
     Matrix<T> a, b;
+    bool across;  // a and b have changed places: c's rows run along b's columns
     T* c;
     std::int64_t c_row;
     Epilogue<T> after;
+    const Kernel<T>& kernel;
 
-    void piece(const Kernel<T>& kernel, std::int64_t from, std::int64_t to, bool first, bool last) const {
-        const std::int64_t steps = to - from;
-        const bool packed = b.col != 1 || m > 4 * kernel.rows || (!kernel.parts && n % kernel.lanes);
-        for (std::int64_t j = 0; j < n; j += wide) {
-            const std::int64_t cols = std::min(wide, n - j);
-            const Matrix<T> here{b.data + from * b.row + j * b.col, b.row, b.col};
-            const T* columns = here.data;
-            if (packed) {
-                T* to = scratch<T, 0>(cuts(cols, kernel.panel) * kernel.panel * steps);
-                columns = to;
-                in_tasks(cuts(cols, kernel.panel), m * n * steps >= alone, [&](std::int64_t t) {
-                    const std::int64_t at = t * kernel.panel;
-                    kernel.pack(steps, std::min(kernel.panel, cols - at), {here.data + at * b.col, b.row, b.col},
-                                to + at * steps);
-                });
-            }
-            const Grid cut = grid(m, cols, steps, kernel.rows, kernel.panel);
-            const std::int64_t panels = cuts(cols, kernel.panel);
-            in_tasks(cut.rows * cut.cols, true, [&](std::int64_t t) {
-                const std::int64_t r = t % cut.rows, s = t / cut.rows;
-                const std::int64_t i = r * m / cut.rows, i_end = (r + 1) * m / cut.rows;
-                const std::int64_t p = s * panels / cut.cols * kernel.panel;
-                const std::int64_t p_end = std::min(cols, (s + 1) * panels / cut.cols * kernel.panel);
-                if (i == i_end || p >= p_end) return;
-                block(kernel, i, i_end, j + p, j + p_end, from, steps, columns + (packed ? p * steps : p), packed,
-                      first, last);
-            });
+    Product turned() const { return {n, m, {b.data, b.col, b.row}, {a.data, a.col, a.row}, !across, c, c_row, after, kernel}; }
+
+    // Rows and columns from (i, j) on of the piece of k that begins at `from`.
+    Block<T> block(std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols, std::int64_t from,
+                   std::int64_t steps, bool first, bool last) const {
+        const std::int64_t y = across ? j : i, x = across ? i : j;
+        Block<T> p{rows, cols, steps, {a.data + i * a.row + from * a.col, a.row, a.col},
+                   {b.data + from * b.row + j * b.col, b.row, b.col}, 0, false, across, c + y * c_row + x, c_row,
+                   !first || after.add};
+        if (last) {
+            p.bias = after.bias ? after.bias + x : nullptr;
+            p.residual = after.residual ? after.residual + y * after.residual_row + x : nullptr;
+            p.residual_row = after.residual_row, p.act = after.act;
+            p.plain = !p.bias && !p.residual && p.act != Act::relu;
         }
+        return p;
     }
 
-    void block(const Kernel<T>& kernel, std::int64_t i, std::int64_t i_end, std::int64_t j, std::int64_t j_end,
-               std::int64_t from, std::int64_t steps, const T* columns, bool packed, bool first, bool last) const {
-        Block<T> made{i_end - i, j_end - j, steps, a.data + i * a.row + from * a.col, a.row, a.col, columns, b.row,
-                      packed, c + i * c_row + j, c_row, !first || after.add, nullptr, nullptr, 0, false};
-        if (last) {
-            if (after.bias) made.bias = after.bias + j;
-            if (after.residual)
-                made.residual = after.residual + i * after.residual_row + j, made.residual_row = after.residual_row;
-            made.relu = after.act == Act::relu;
+    // The epilogue of a c that has its sums.
+    void finish() const {
+        if (!after.bias && !after.residual && after.act == Act::none) return;
+        Block<T> p = block(0, m, 0, n, 0, 0, false, true);
+        if (p.across) std::swap(p.rows, p.cols), p.across = false;
+        p.panel = kernel.vectors * kernel.lanes, p.packed = false, p.b.row = 0;
+        kernel.multiply(p);
+    }
+
+    void dots(std::int64_t k) const {
+        const std::int64_t tasks = std::min(tasks_of(m * n * k), cuts(m, 4));
+        in_tasks(tasks, [&](std::int64_t t) {
+            const std::int64_t i = t * m / tasks;
+            kernel.dots(block(i, (t + 1) * m / tasks - i, 0, n, 0, k, true, false));
+        });
+        finish();
+    }
+
+    void panels(std::int64_t k) const {
+        const std::int64_t pieces = std::max<std::int64_t>(1, cuts(k, deep));
+        for (std::int64_t p = 0; p < pieces; ++p)
+            for (std::int64_t j = 0; j < n; j += wide)
+                piece(j, std::min(wide, n - j), p * k / pieces, (p + 1) * k / pieces, p == 0, p == pieces - 1);
+    }
+
+    void piece(std::int64_t j, std::int64_t cols, std::int64_t from, std::int64_t to, bool first, bool last) const {
+        const bool packed = b.col != 1 || m > in_place_rows || (!kernel.parts && n % kernel.lanes);
+        const std::int64_t panel = (across ? kernel.across : kernel.vectors) * kernel.lanes, steps = to - from;
+        const std::int64_t panels = cuts(cols, panel), work = m * cols * steps;
+        T* columns = packed ? scratch<T, 0>(panels * panel * steps) : nullptr;
+        if (packed)
+            in_tasks(work < alone ? 1 : std::min(panels, most_tasks), [&](std::int64_t t) {
+                const std::int64_t tasks = work < alone ? 1 : std::min(panels, most_tasks);
+                for (std::int64_t s = t * panels / tasks; s < (t + 1) * panels / tasks; ++s)
+                    kernel.pack(steps, std::min(panel, cols - s * panel),
+                                {b.data + from * b.row + (j + s * panel) * b.col, b.row, b.col},
+                                columns + s * panel * steps);
+            });
+        const Grid grid(m, cols, steps, kernel.rows, panel);
+        in_tasks(grid.rows * grid.cols, [&](std::int64_t t) {
+            const std::int64_t r = t % grid.rows, s = t / grid.rows;
+            const std::int64_t i = r * m / grid.rows, rows = (r + 1) * m / grid.rows - i;
+            const std::int64_t at = s * panels / grid.cols * panel;
+            const std::int64_t width = std::min(cols, (s + 1) * panels / grid.cols * panel) - at;
+            if (rows <= 0 || width <= 0) return;
+            Block<T> p = block(i, rows, j + at, width, from, steps, first, last);
+            p.panel = panel, p.packed = packed;
+            if (packed) p.b.data = columns + at * steps;
+            kernel.multiply(p);
+        });
+    }
+
+    void run(std::int64_t k) const {
+        const bool runs = a.col == 1 && b.row == 1;
+        if (runs && n <= dot_columns) return dots(k);
+        if (runs && m <= dot_columns) return turned().dots(k);
+        const bool cheaper = b.col != 1 && (a.col == 1 ? m < n : a.row == 1);  // to pack a, or it needs no packing
+        const bool fuller = n < kernel.lanes && n < m && a.row == 1;           // vectors along a's rows
+        (cheaper || fuller ? turned() : *this).panels(k);
+    }
+
+    // The parts of k as tasks, each with a c of its own.
+    void by_parts(std::int64_t k, std::int64_t parts) const {
+        T* sums = scratch<T, 1>(parts * m * n);
+        in_tasks(parts, [&](std::int64_t t) {
+            const std::int64_t from = t * k / parts;
+            const Matrix<T> some_a{a.data + from * a.col, a.row, a.col}, some_b{b.data + from * b.row, b.row, b.col};
+            Product{m, n, some_a, some_b, false, sums + t * m * n, n, {}, kernel}.run((t + 1) * k / parts - from);
+        });
+        for (std::int64_t i = 0; i < m; ++i) {
+            T* row = c + i * c_row;
+            if (!after.add) std::fill(row, row + n, T(0));
+            for (std::int64_t t = 0; t < parts; ++t) {
+                const T* more = sums + (t * m + i) * n;
+                for (std::int64_t j = 0; j < n; ++j) row[j] += more[j];
+            }
         }
-        kernel.multiply(made);
-        if (last && after.act != Act::none && after.act != Act::relu)
-            for (std::int64_t r = i; r < i_end; ++r)
-                for (std::int64_t s = j; s < j_end; ++s) c[r * c_row + s] = activated(after.act, c[r * c_row + s]);
+        finish();
     }
 };
 
 template <class T>
-const Kernel<T> kernel_in_use() {
+Kernel<T> kernel_in_use() {
     return TL_PICK(kernel<T>)();
 }
 
 }  // namespace
+
+namespace tl {
 
 template <class T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<T> a, Matrix<T> b, T* c, std::int64_t c_row,
           const Epilogue<T>& after) {
     if (m <= 0 || n <= 0) return;
     const Kernel<T> kernel = kernel_in_use<T>();
-    const Product<T> product{m, n, a, b, c, c_row, after};
-    const std::int64_t pieces = std::max<std::int64_t>(1, cuts(k, deep));
-    for (std::int64_t p = 0; p < pieces; ++p)
-        product.piece(kernel, p * k / pieces, (p + 1) * k / pieces, p == 0, p == pieces - 1);
+    const Product<T> product{m, n, a, b, false, c, c_row, after, kernel};
+    const std::int64_t tiles = cuts(m, kernel.rows) * cuts(n, kernel.lanes * kernel.vectors);
+    const std::int64_t parts = std::min(tasks_of(m * n * k), k / deep);
+    if (tiles <= most_tasks && parts > 1)
+        product.by_parts(k, parts);
+    else
+        product.run(k);
 }
 
 template void gemm<float>(std::int64_t, std::int64_t, std::int64_t, Matrix<float>, Matrix<float>, float*, std::int64_t,

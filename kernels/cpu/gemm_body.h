@@ -1,16 +1,16 @@
-// The loops of gemm.cpp: packing, and the product of a block of rows with packed or in-place columns.
+// The loops of gemm.cpp: packing, the product of a block of rows with packed or in-place columns, inner products.
 //
-// A tile of c, M rows by V vectors, stays in registers while it runs through all steps. Columns come in panels of
-// `panel_vectors` vectors, the last one of fewer; the rows of a block are cut into tiles of nearly equal height. An
-// element is the same sum in the same order in whatever tile it falls.
+// A tile of c, M rows by V vectors, stays in registers while it runs through all steps. Columns come in panels of the
+// width that the block says, the last one of fewer vectors; rows are cut into tiles of nearly equal height. An element
+// is the same sum in the same order in whatever tile it falls.
 
-template <class T>
-constexpr int panel_vectors = registers == 32 ? 4 : 2;
+constexpr int most_vectors = registers == 32 ? 4 : 2;  // of a panel
+constexpr int across_vectors = 2;                      // of a panel whose tiles are stored across
 
-// The most rows of a tile of so many vectors: M * V + V + 1 registers.
+// The most rows of a tile of so many vectors: it takes M * V + V + 1 registers.
 constexpr int tile_rows(int vectors) { return std::min((registers - 1 - vectors) / vectors, 14); }
 
-// ---- elements between memory and registers; only with AVX-512 is reading a part of a vector as quick as all of it
+// ---- between memory and registers
 template <class T>
 TL_INLINE Vec<T> load_some(const T* p, std::int64_t n) {
     return n >= lanes<T> ? load(p) : load_first(p, n);
@@ -24,112 +24,7 @@ TL_INLINE void store_some(T* p, std::int64_t n, const Vec<T>& v) {
         store_first(p, n, v);
 }
 
-// ---- the tile
-template <class T>
-struct Spot {  // where a tile lies in its block: its first row and column, and how many columns there are from there
-    std::int64_t i, j, cols;
-    const T* b;
-    std::int64_t b_row;
-};
-
-// What comes after the sum: what lies in c, the epilogue, and storing. `cols` counts from the tile's first column.
-template <int M, int V, class T>
-TL_INLINE void finish(const Block<T>& p, const Spot<T>& s, Vec<T> (&acc)[M][V]) {
-    T* c = p.c + s.i * p.c_row + s.j;
-    const std::int64_t last = s.cols - (V - 1) * lanes<T>;  // elements in the last vector
-    const auto each = [&](auto f) __attribute__((always_inline)) {
-        for (int i = 0; i < M; ++i) {
-            for (int v = 0; v < V - 1; ++v) f(i, v, lanes<T>);
-            f(i, V - 1, last);
-        }
-    };
-    if (p.add) each([&](int i, int v, std::int64_t n) { acc[i][v] += load_some(c + i * p.c_row + v * lanes<T>, n); });
-    if (p.bias) {
-        Vec<T> bias[V];
-        for (int v = 0; v < V; ++v) bias[v] = load_some(p.bias + s.j + v * lanes<T>, v < V - 1 ? lanes<T> : last);
-        for (int i = 0; i < M; ++i)
-            for (int v = 0; v < V; ++v) acc[i][v] += bias[v];
-    }
-    if (p.residual) {
-        const T* from = p.residual + s.i * p.residual_row + s.j;
-        each([&](int i, int v, std::int64_t n) {
-            acc[i][v] += load_some(from + i * p.residual_row + v * lanes<T>, n);
-        });
-    }
-    if (p.relu)
-        for (int i = 0; i < M; ++i)
-            for (int v = 0; v < V; ++v) acc[i][v] = acc[i][v] < T(0) ? Vec<T>{} : acc[i][v];  // nan stays
-    each([&](int i, int v, std::int64_t n) { store_some(c + i * p.c_row + v * lanes<T>, n, acc[i][v]); });
-}
-
-// With Part the last vector of b's rows is read in part (AVX-512); else b has whole vectors.
-template <int M, int V, bool Part, class T>
-static void one_tile(const Block<T>& p, const Spot<T>& s) {
-    Vec<T> acc[M][V] = {};
-    const T *a = p.a + s.i * p.a_row, *b = s.b;
-    const std::int64_t row = p.a_row, col = p.a_col, last = std::min<std::int64_t>(s.cols - (V - 1) * lanes<T>, lanes<T>);
-    for (std::int64_t k = 0; k < p.steps; ++k, a += col, b += s.b_row) {
-        Vec<T> c[V];
-        for (int v = 0; v < V - 1; ++v) c[v] = load(b + v * lanes<T>);
-        c[V - 1] = Part ? load_first(b + (V - 1) * lanes<T>, last) : load(b + (V - 1) * lanes<T>);
-        for (int i = 0; i < M; ++i) {
-            const Vec<T> one = all(a[i * row]);
-            for (int v = 0; v < V; ++v) acc[i][v] += one * c[v];
-        }
-    }
-    finish<M, V, T>(p, s, acc);
-}
-
-template <class T>
-using Tile = void (*)(const Block<T>&, const Spot<T>&);
-
-template <class T, int V, bool Part, int... M>
-static Tile<T> pick_rows(std::int64_t rows, std::integer_sequence<int, M...>) {
-    static constexpr Tile<T> table[] = {one_tile<M + 1, V, Part, T>...};
-    return table[rows - 1];
-}
-
-template <class T, bool Part, int... V>
-static Tile<T> pick_tile(std::int64_t rows, std::int64_t vectors, std::integer_sequence<int, V...>) {
-    Tile<T> found = nullptr;
-    ((vectors == V + 1 &&
-      (found = pick_rows<T, V + 1, Part>(rows, std::make_integer_sequence<int, tile_rows(V + 1)>()))) ||
-     ...);
-    return found;
-}
-
-// One panel of columns for all rows of the block.
-template <bool Part, class T>
-TL_INLINE void panel(const Block<T>& p, Spot<T> s) {
-    const std::int64_t vectors = (std::min<std::int64_t>(s.cols, panel_vectors<T> * lanes<T>) + lanes<T> - 1) / lanes<T>;
-    const std::int64_t most = tile_rows(static_cast<int>(vectors)), tiles = (p.rows + most - 1) / most;
-    const auto of = std::make_integer_sequence<int, panel_vectors<T>>();
-    const std::int64_t low = p.rows / tiles;  // tiles have this many rows or one more
-    const Tile<T> lower = pick_tile<T, Part>(low, vectors, of);
-    const Tile<T> higher = p.rows % tiles ? pick_tile<T, Part>(low + 1, vectors, of) : lower;
-    for (std::int64_t t = 0; t < tiles; ++t) {
-        s.i = t * p.rows / tiles;
-        const std::int64_t end = (t + 1) * p.rows / tiles;
-        (end - s.i == low ? lower : higher)(p, s);
-    }
-}
-
-template <class T>
-static void multiply(const Block<T>& p) {
-    constexpr std::int64_t wide = panel_vectors<T> * lanes<T>;
-    for (std::int64_t j = 0; j < p.cols; j += wide) {
-        const std::int64_t cols = p.cols - j, whole = std::min(wide, (cols + lanes<T> - 1) / lanes<T> * lanes<T>);
-        if (p.packed)
-            panel<false>(p, {0, j, cols, p.b + j * p.steps, whole});
-        else if (TL_LEVEL == 2 && cols < whole)
-            panel<TL_LEVEL == 2>(p, {0, j, cols, p.b + j, p.b_row});
-        else
-            panel<false>(p, {0, j, cols, p.b + j, p.b_row});
-    }
-}
-
-// ---- packing
-// Vectors as rows: row k's lane l goes to row l's lane k. Halves are exchanged at a distance of 1, 2, 4, ...
+// Vectors as rows: row k's lane l goes to row l's lane k. Parts are exchanged at a distance of 1, 2, 4, ...
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define TL_SHUFFLES 1
@@ -143,14 +38,14 @@ TL_INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, L...>) 
     a = low;
 }
 
-template <int S, class T>
+template <class T, int S = 1>
 TL_INLINE void transpose(Vec<T> (&r)[lanes<T>]) {
     for (int i = 0; i < lanes<T>; ++i)
         if (!(i & S)) exchange<S, T>(r[i], r[i + S], std::make_integer_sequence<int, lanes<T>>());
-    if constexpr (2 * S < lanes<T>) transpose<2 * S, T>(r);
+    if constexpr (2 * S < lanes<T>) transpose<T, 2 * S>(r);
 }
 #else
-template <int S, class T>
+template <class T>
 TL_INLINE void transpose(Vec<T> (&r)[lanes<T>]) {
     for (int i = 0; i < lanes<T>; ++i)
         for (int l = 0; l < i; ++l) {
@@ -160,6 +55,159 @@ TL_INLINE void transpose(Vec<T> (&r)[lanes<T>]) {
 }
 #endif
 
+// ---- the tile
+template <class T>
+struct Spot {  // where a tile lies in its block: its first row and column, and how many columns there are from there
+    std::int64_t i, j, cols;
+    const T* b;
+    std::int64_t b_row;
+};
+
+// What is done to n neighbours of c, from (i, j) on, before they are stored.
+enum class Rest { store, add, all };
+
+template <Rest R, class T>
+TL_INLINE void finish_vector(const Block<T>& p, std::int64_t i, std::int64_t j, std::int64_t n, Vec<T> y) {
+    T* c = p.c + i * p.c_row + j;
+    if (R == Rest::add || (R == Rest::all && p.add)) y += load_some(c, n);
+    if (R == Rest::all) {
+        if (p.bias) y += load_some(p.bias + j, n);
+        if (p.residual) y += load_some(p.residual + i * p.residual_row + j, n);
+        if (p.act == Act::relu) y = y < T(0) ? Vec<T>{} : y;  // nan stays
+    }
+    store_some(c, n, y);
+}
+
+template <Rest R, int M, int V, class T>
+TL_INLINE void finish(const Block<T>& p, const Spot<T>& s, Vec<T> (&acc)[M][V]) {
+    const std::int64_t last = s.cols - (V - 1) * lanes<T>;  // elements of the last vector, or more
+    for (int i = 0; i < M; ++i)
+        for (int v = 0; v < V; ++v)
+            finish_vector<R, T>(p, s.i + i, s.j + v * lanes<T>, v < V - 1 ? lanes<T> : last, acc[i][v]);
+}
+
+// The same where the rows of c run along the tile's columns.
+template <Rest R, int M, int V, class T>
+TL_INLINE void finish_across(const Block<T>& p, const Spot<T>& s, Vec<T> (&acc)[M][V]) {
+    for (int v = 0; v < V; ++v)
+        for (int i = 0; i < M; i += lanes<T>) {
+            Vec<T> r[lanes<T>] = {};
+            for (int l = 0; l < lanes<T> && i + l < M; ++l) r[l] = acc[i + l][v];
+            transpose<T>(r);
+            const std::int64_t rows = s.cols - v * lanes<T>;
+            for (int l = 0; l < lanes<T>; ++l)
+                if (l < rows)
+                    finish_vector<R, T>(p, s.j + v * lanes<T> + l, s.i + i, std::min(M - i, lanes<T>), r[l]);
+        }
+}
+
+// With Part the last vector of b's rows is read in part (AVX-512); else b has whole vectors.
+template <int M, int V, bool Part, bool Across, class T>
+static void one_tile(const Block<T>& p, const Spot<T>& s) {
+    Vec<T> acc[M][V] = {};
+    const T *a = p.a.data + s.i * p.a.row, *b = s.b;
+    const std::int64_t row = p.a.row, col = p.a.col, last = s.cols - (V - 1) * lanes<T>;
+    for (std::int64_t k = 0; k < p.steps; ++k, a += col, b += s.b_row) {
+        Vec<T> c[V];
+        for (int v = 0; v < V - 1; ++v) c[v] = load(b + v * lanes<T>);
+        c[V - 1] = Part ? load_first(b + (V - 1) * lanes<T>, last) : load(b + (V - 1) * lanes<T>);
+        for (int i = 0; i < M; ++i) {
+            const Vec<T> one = all(a[i * row]);
+            for (int v = 0; v < V; ++v) acc[i][v] += one * c[v];
+        }
+    }
+    if constexpr (Across)
+        p.plain && !p.add ? finish_across<Rest::store, M, V, T>(p, s, acc)
+                          : finish_across<Rest::all, M, V, T>(p, s, acc);
+    else if (p.plain)
+        p.add ? finish<Rest::add, M, V, T>(p, s, acc) : finish<Rest::store, M, V, T>(p, s, acc);
+    else
+        finish<Rest::all, M, V, T>(p, s, acc);
+}
+
+template <class T>
+using Tile = void (*)(const Block<T>&, const Spot<T>&);
+
+template <class T, int V, bool Part, bool Across, int... M>
+static Tile<T> pick_rows(std::int64_t rows, std::integer_sequence<int, M...>) {
+    static constexpr Tile<T> table[] = {one_tile<M + 1, V, Part, Across, T>...};
+    return table[rows - 1];
+}
+
+template <class T, bool Part, bool Across, int... V>
+static Tile<T> pick_tile(std::int64_t rows, std::int64_t vectors, std::integer_sequence<int, V...>) {
+    Tile<T> found = nullptr;
+    ((vectors == V + 1 && (found = pick_rows<T, V + 1, Part, Across>(
+                               rows, std::make_integer_sequence<int, tile_rows(V + 1)>()))) ||
+     ...);
+    return found;
+}
+
+// One panel of columns for all rows of the block.
+template <bool Part, bool Across, class T>
+static void panel(const Block<T>& p, Spot<T> s) {
+    const std::int64_t vectors = (std::min(s.cols, p.panel) + lanes<T> - 1) / lanes<T>;
+    const std::int64_t most = tile_rows(static_cast<int>(vectors)), tiles = (p.rows + most - 1) / most;
+    const std::make_integer_sequence<int, Across ? across_vectors : most_vectors> of;
+    const std::int64_t low = p.rows / tiles;  // tiles have this many rows or one more
+    const Tile<T> lower = pick_tile<T, Part, Across>(low, vectors, of);
+    const Tile<T> higher = p.rows % tiles ? pick_tile<T, Part, Across>(low + 1, vectors, of) : lower;
+    for (std::int64_t t = 0; t < tiles; ++t) {
+        s.i = t * p.rows / tiles;
+        ((t + 1) * p.rows / tiles - s.i == low ? lower : higher)(p, s);
+    }
+}
+
+// y = act(y), element by element.
+template <class T, class F>
+TL_INLINE void each_vector(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols,
+                           F f) {
+    for (std::int64_t r = i; r < i + rows; ++r)
+        for (std::int64_t s = j; s < j + cols; s += lanes<T>) {
+            T* c = p.c + r * p.c_row + s;
+            const std::int64_t n = j + cols - s;
+            store_some(c, n, f(load_some(c, n)));
+        }
+}
+
+// What relu is to a tile, the other functions are to a panel that is still in the cache.
+template <class T>
+static void activate(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
+    using V = Vec<T>;
+    switch (p.act) {
+        case Act::gelu:
+            return each_vector<T>(p, i, rows, j, cols, [](const V& x) {
+                return x * T(0.5) * (erf(x * T(0.70710678118654752440)) + T(1));
+            });
+        case Act::gelu_tanh:
+            return each_vector<T>(p, i, rows, j, cols, [](const V& x) {
+                return x * T(0.5) * (tanh(x * (x * x * T(0.044715) + T(1)) * T(0.79788456080286535588)) + T(1));
+            });
+        case Act::tanh:
+            return each_vector<T>(p, i, rows, j, cols, [](const V& x) { return tanh(x); });
+        case Act::sigmoid:
+            return each_vector<T>(p, i, rows, j, cols, [](const V& x) { return sigmoid(x); });
+        default:
+            return;
+    }
+}
+
+template <class T>
+static void multiply(const Block<T>& p) {
+    for (std::int64_t j = 0; j < p.cols; j += p.panel) {
+        const std::int64_t left = p.cols - j, cols = std::min(left, p.panel);
+        const std::int64_t whole = (cols + lanes<T> - 1) / lanes<T> * lanes<T>;
+        const Spot<T> spot{0, j, left, p.packed ? p.b.data + j * p.steps : p.b.data + j, p.packed ? whole : p.b.row};
+        const bool part = TL_LEVEL == 2 && !p.packed && cols < whole;
+        if (p.across)
+            part ? panel<TL_LEVEL == 2, true>(p, spot) : panel<false, true>(p, spot);
+        else
+            part ? panel<TL_LEVEL == 2, false>(p, spot) : panel<false, false>(p, spot);
+        p.across ? activate(p, j, cols, 0, p.rows) : activate(p, 0, p.rows, j, cols);
+    }
+}
+
+// ---- packing
 // A vector's width of columns, to[k * to_row + l] = b(k, l), for `cols` <= lanes of them; zeros fill up.
 template <class T>
 TL_INLINE void pack_vector(std::int64_t steps, std::int64_t cols, Matrix<T> b, T* to, std::int64_t to_row) {
@@ -171,18 +219,17 @@ TL_INLINE void pack_vector(std::int64_t steps, std::int64_t cols, Matrix<T> b, T
         for (std::int64_t k = 0; k < steps; k += lanes<T>) {
             const std::int64_t n = std::min<std::int64_t>(lanes<T>, steps - k);
             Vec<T> r[lanes<T>];
-            for (int l = 0; l < lanes<T>; ++l)
-                r[l] = l < cols ? load_some(b.data + k + l * b.col, n) : Vec<T>{};
-            transpose<1, T>(r);
+            for (int l = 0; l < lanes<T>; ++l) r[l] = l < cols ? load_some(b.data + k + l * b.col, n) : Vec<T>{};
+            transpose<T>(r);
             for (int l = 0; l < lanes<T>; ++l)
                 if (l < n) store(to + (k + l) * to_row, r[l]);
         }
         return;
     }
     for (std::int64_t k = 0; k < steps; ++k) {
-        Vec<T> v = {};
-        for (std::int64_t l = 0; l < cols; ++l) v[l] = b.data[k * b.row + l * b.col];
-        store(to + k * to_row, v);
+        T row[lanes<T>] = {};
+        for (std::int64_t l = 0; l < cols; ++l) row[l] = b.data[k * b.row + l * b.col];
+        store(to + k * to_row, load(row));
     }
 }
 
@@ -195,7 +242,42 @@ static void pack(std::int64_t steps, std::int64_t cols, Matrix<T> b, T* to) {
                        whole);
 }
 
+// ---- inner products, for a few columns: a's rows and b's columns are runs
+template <int M, int N, class T>
+static void some_dots(const Block<T>& p, std::int64_t i) {
+    Vec<T> acc[M][N] = {};
+    const T *a = p.a.data + i * p.a.row, *b = p.b.data;
+    for (std::int64_t k = 0; k < p.steps; k += lanes<T>) {
+        const std::int64_t n = p.steps - k;
+        Vec<T> c[N];
+        for (int j = 0; j < N; ++j) c[j] = load_some(b + j * p.b.col + k, n);
+        for (int r = 0; r < M; ++r) {
+            const Vec<T> one = load_some(a + r * p.a.row + k, n);
+            for (int j = 0; j < N; ++j) acc[r][j] += one * c[j];
+        }
+    }
+    for (int r = 0; r < M; ++r)
+        for (int j = 0; j < N; ++j) {
+            T& c = p.across ? p.c[j * p.c_row + i + r] : p.c[(i + r) * p.c_row + j];
+            const T y = sum<T>(acc[r][j]);
+            c = p.add ? c + y : y;
+        }
+}
+
+template <int N, class T>
+static void dots_of(const Block<T>& p) {
+    std::int64_t i = 0;
+    for (; i + 4 <= p.rows; i += 4) some_dots<4, N>(p, i);
+    for (; i < p.rows; ++i) some_dots<1, N>(p, i);
+}
+
+template <class T>
+static void dots(const Block<T>& p) {
+    p.cols == 1 ? dots_of<1>(p) : p.cols == 2 ? dots_of<2>(p) : p.cols == 3 ? dots_of<3>(p) : dots_of<4>(p);
+}
+
 template <class T>
 static Kernel<T> kernel() {
-    return {lanes<T>, panel_vectors<T> * lanes<T>, tile_rows(panel_vectors<T>), TL_LEVEL == 2, multiply<T>, pack<T>};
+    return {lanes<T>, most_vectors, across_vectors, tile_rows(most_vectors), TL_LEVEL == 2, multiply<T>, pack<T>,
+            dots<T>};
 }
