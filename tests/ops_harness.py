@@ -114,6 +114,12 @@ class Case:
         return Case(self.op, self.number, {k: replaced(v) for k, v in self.given.items()}, self.error)
 
 
+def layouts(op: Op) -> tuple[str, ...]:
+    """The layouts to try an op in: channels_last only where it has inputs of 4 dimensions."""
+    images = any(t.dim() == 4 for case in cases(op) for t in case.tensors().values())
+    return LAYOUTS if images else LAYOUTS[:2]
+
+
 def cases(
     op: Op, float_type: dtype = float64, layout: str = "contiguous", requires_grad: bool = False, refusals: bool = False
 ) -> list[Case]:
@@ -233,6 +239,8 @@ def inconsistent(t: Tensor) -> str | None:
         return f"the array is {a.dtype}{list(a.shape)}, its spec says {s}"
     if s.format == "contiguous" and not a.flags.c_contiguous:
         return f"the spec says contiguous, the strides are {a.strides} for shape {a.shape}"
+    if s.format == "channels_last" and not a.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return f"the spec says channels_last, the strides are {a.strides} for shape {a.shape}"
     return None
 
 
@@ -386,7 +394,6 @@ __all__ = [
     "COMPOSITE",
     "FLOATS",
     "IMPLEMENTATIONS",
-    "LAYOUTS",
     "TOLERANCE",
     "WIDER",
     "Case",
@@ -399,6 +406,7 @@ __all__ = [
     "implementation",
     "implementations",
     "inconsistent",
+    "layouts",
     "ops",
     "outputs_and_written",
     "plain_words",

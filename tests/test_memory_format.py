@@ -7,9 +7,12 @@ import pickle
 
 import numpy as np
 import pytest
+from ops_harness import cases, implementation, implementations, inconsistent, runs_of
 
 import tensorlite as tl
+from tensorlite.autograd.op import TABLE
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, format_in, format_of, spec_of
+from tensorlite.autograd.tensor import is_dense
 
 SHAPE = (2, 3, 4, 5)
 ROWS, LAST = (60, 20, 5, 1), (60, 1, 15, 3)  # the strides of SHAPE in either format
@@ -187,3 +190,181 @@ def test_pickle_and_deepcopy(y):
     p = tl.nn.Parameter(y)
     again = pickle.loads(pickle.dumps(p))
     assert isinstance(again, tl.nn.Parameter) and again.stride() == LAST and again.requires_grad
+
+
+# ---- every element-wise op, from its cases
+def four_dimensional(tensors: list, shape: tuple) -> list:
+    """The inputs of an element-wise call repeated to 4 dimensions that channels_last tells from contiguous."""
+    full = (1,) * (4 - len(shape)) + shape
+    made = []
+    for t in tensors:
+        if t is not None and t.ndim:
+            own = (1,) * (4 - t.ndim) + tuple(t.shape)
+            array = np.tile(t._arr.reshape(own), [f if n == m else 1 for n, m, f in zip(own, full, (2, 3, 2, 1))])
+            t = tl.from_numpy(array)
+        made.append(t)
+    return made
+
+
+def lain(t, last: bool):
+    if t is None or t.ndim != 4:
+        return t
+    return t.contiguous(memory_format=tl.channels_last if last else tl.contiguous_format)
+
+
+@pytest.mark.parametrize("name", [n for n, op in TABLE.items() if getattr(op, "elementwise", False)])
+def test_every_elementwise_op_gives_the_same_in_channels_last(name):
+    """Values have the same bits in either layout, and gradients agree, in compiled and in plain kernels."""
+    op = TABLE[name]
+    seen = 0
+    for impl in implementations(op):
+        with implementation(impl):
+            for case in cases(op, tl.float32):
+                for arrays, kw, _ in runs_of(case):
+                    given = [None if a is None else tl.from_numpy(a.copy()) for a in arrays]
+                    shape = tuple(op.function(*given, **kw).shape)
+                    if 0 in shape or len(shape) > 3:
+                        continue
+                    seen += both_layouts(op, four_dimensional(given, shape), kw)
+    assert seen
+
+
+def both_layouts(op, tensors: list, kw: dict) -> bool:
+    results = []
+    for last in (False, True):
+        args = [lain(t, last) for t in tensors]
+        if op.differentiable:
+            args = [t.detach().requires_grad_() if t is not None and t.is_floating_point() else t for t in args]
+        y = op.function(*args, **kw)
+        assert inconsistent(y) is None
+        if last:
+            assert y._spec.format is format_of(*(a._spec for a in args if a is not None)) or name_of_contiguous(op)
+        found = [y.detach()]
+        if y.requires_grad:
+            g = lain(values(*y.shape, seed=1).to(y.dtype), last)
+            leaves = [a for a in args if a is not None and a.requires_grad]
+            found += [t for t in tl.autograd.grad(y, leaves, g, allow_unused=True) if t is not None]
+        results.append(found)
+    for k, (a, b) in enumerate(zip(*results, strict=True)):
+        assert inconsistent(b) is None
+        if k:  # a gradient may be a sum, in another order
+            assert np.allclose(a._arr, b._arr, 1e-5, 1e-5, equal_nan=True)
+        else:
+            assert np.array_equal(a._arr, b._arr, equal_nan=True)
+    return any(t is not None and t.ndim == 4 for t in tensors)
+
+
+def name_of_contiguous(op) -> bool:
+    return op.name == "masked_fill"  # its result is contiguous in PyTorch, too
+
+
+# ---- gradients and effects
+def test_a_gradient_lies_as_its_leaf_does(y):
+    for use in (
+        lambda p: (p.contiguous() * 2.0).sum(),
+        lambda p: (p * y).sum(),
+        lambda p: p.sum(),
+        lambda p: p[:1].sum() + (p * p).sum(),
+        lambda p: (p.permute(0, 2, 3, 1) ** 2).sum(),
+    ):
+        p, q = y.clone().requires_grad_(), y.contiguous().requires_grad_()
+        for t in (p, q):
+            use(t).backward()
+            use(t).backward()
+        assert p.grad.stride() == LAST and p.grad._spec.format is CHANNELS_LAST and q.grad._spec.format is CONTIGUOUS
+        assert inconsistent(p.grad) is inconsistent(q.grad) is None
+        assert np.allclose(p.grad._arr, q.grad._arr, 1e-6)
+
+
+def test_a_matrix_gets_a_contiguous_gradient():
+    w = values(3, 4).requires_grad_()
+    (w.t() * values(4, 3)).sum().backward()
+    assert w.grad._spec.format is CONTIGUOUS and inconsistent(w.grad) is None
+
+
+def test_gradients_by_create_graph_and_hooks(y):
+    p = y.clone().requires_grad_()
+    (g,) = tl.autograd.grad((p**3).sum(), p, create_graph=True)
+    (gg,) = tl.autograd.grad(g.sum(), p)
+    assert np.allclose(gg._arr, 6 * y._arr, 1e-5)
+    p.register_hook(lambda g: g * 2)
+    (p * 1.0).sum().backward()
+    assert p.grad.stride() == LAST and (p.grad == 2).all()
+
+
+def test_in_place_keeps_the_layout(x, y):
+    wanted = np.maximum(2 * y._arr + x._arr, 0)
+    memory = y._arr
+    y.mul_(2).add_(x).relu_()
+    assert y._arr is memory and y.stride() == LAST and np.array_equal(y._arr, wanted)
+    x.add_(y)
+    assert x.stride() == ROWS and np.array_equal(x._arr, values(*SHAPE)._arr + wanted)
+    y[:, 1] = 7.0
+    assert (y._arr[:, 1] == 7).all() and y.stride() == LAST
+    y.copy_(x)
+    assert y.stride() == LAST and np.array_equal(y._arr, x._arr)
+    assert tl.zeros(SHAPE).copy_(y).stride() == ROWS
+
+
+def test_in_place_on_the_tape(y):
+    p = y.clone().requires_grad_()
+    z = p * 2
+    z.mul_(y).add_(1.0)
+    z[:1].mul_(3.0)
+    z.sum().backward()
+    q = y.contiguous().requires_grad_()
+    r = q * 2
+    r = r * y + 1.0
+    (r[:1].sum() * 3 + r[1:].sum()).backward()
+    assert np.allclose(p.grad._arr, q.grad._arr, 1e-6)
+
+
+def test_out(x, y):
+    new, rows, last = tl.empty(0), tl.empty(SHAPE), tl.empty(SHAPE, memory_format=tl.channels_last)
+    assert tl.add(y, y, out=new).stride() == LAST and inconsistent(new) is None
+    assert tl.add(y, y, out=rows).stride() == ROWS and tl.add(x, x, out=last).stride() == LAST
+    assert np.array_equal(rows._arr, 2 * y._arr) and np.array_equal(last._arr, rows._arr)
+    assert tl.add(y, y, out=tl.empty(0, dtype=tl.float64)).stride() == LAST
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_optimizers_on_channels_last_parameters(optimizer, y):
+    """Parameters, gradients and states lie alike, and a step gives what it gives to contiguous ones."""
+    ends = []
+    settings = {"momentum": 0.9} if optimizer in ("SGD", "RMSprop") else {}
+    for p in (tl.nn.Parameter(y.clone()), tl.nn.Parameter(y.contiguous())):
+        opt = getattr(tl.optim, optimizer)([p], lr=0.1, **settings)
+        for k in range(3):
+            opt.zero_grad()
+            ((p - k) ** 2).sum().backward()
+            opt.step()
+        states = [t for t in opt.state[p].values() if isinstance(t, tl.Tensor) and t.dim() == 4]
+        assert states and all(t.stride() == p.stride() == p.grad.stride() for t in states)
+        assert all(is_dense(t._arr) for t in (p, p.grad, *states))
+        ends.append(p)
+    assert ends[0].stride() == LAST and np.allclose(ends[0]._arr, ends[1]._arr, 1e-6, 1e-7)
+
+
+def test_is_dense():
+    a = np.zeros((4, 6, 2))
+    assert is_dense(a) and is_dense(a.T) and is_dense(a.transpose(1, 0, 2)) and is_dense(a[:1])
+    assert not is_dense(a[::2]) and not is_dense(a[:, :, 0]) and not is_dense(np.broadcast_to(a[:1], a.shape))
+    assert is_dense(np.zeros(())) and is_dense(a[:0])
+
+
+# ---- files
+def test_checkpoints_keep_values(tmp_path):
+    net = tl.nn.Conv2d(3, 4, 3).to(memory_format=tl.channels_last)
+    tl.save(net.state_dict(), tmp_path / "net.pt")
+    loaded = tl.load(tmp_path / "net.pt")
+    assert all(
+        np.array_equal(loaded[k]._arr, v._arr) and inconsistent(loaded[k]) is None for k, v in net.state_dict().items()
+    )
+    other = tl.nn.Conv2d(3, 4, 3).to(memory_format=tl.channels_last)
+    other.load_state_dict(loaded)
+    assert other.weight.stride() == (27, 1, 9, 3) and np.array_equal(other.weight._arr, net.weight._arr)
+    plain = tl.nn.Conv2d(3, 4, 3)
+    plain.load_state_dict(net.state_dict())
+    assert plain.weight.stride() == (27, 9, 3, 1) and np.array_equal(plain.weight._arr, net.weight._arr)
+    again = copy.deepcopy(net)
+    assert again.weight.stride() == (27, 1, 9, 3) and np.array_equal(again.weight._arr, net.weight._arr)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from ops_harness import (
     FLOATS,
-    LAYOUTS,
     WIDER,
     Case,
     cases,
@@ -21,6 +20,7 @@ from ops_harness import (
     implementation,
     implementations,
     inconsistent,
+    layouts,
     ops,
     outputs_and_written,
     plain_words,
@@ -47,7 +47,7 @@ GRID = [
     for op in ops()
     for impl in implementations(op)
     for d in FLOATS
-    for layout in LAYOUTS
+    for layout in layouts(op)
 ]
 
 
@@ -191,8 +191,10 @@ def recognisable(op, message: str) -> bool:
 
 
 # ---- gradients
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("op", DIFFERENTIABLE)
+@pytest.mark.parametrize(
+    ("op", "layout"),
+    [pytest.param(op, layout, id=f"{op.name}-{layout}") for op in ops() if op.differentiable for layout in layouts(op)],
+)
 def test_gradient(op, layout):
     """backward against central differences, in float64."""
     problems = []
@@ -282,6 +284,7 @@ def test_gradient_layouts(op):
         same = [np.full(y.shape, 0.75) for y in outputs]
         for name, plain, arriving in (
             ("strided", values, [from_array(strided(v)) for v in values]),
+            ("channels_last", values, [from_array(channels_last(v)) for v in values]),
             (
                 "expanded",
                 same,
@@ -323,11 +326,16 @@ def strided(values: np.ndarray) -> np.ndarray:
     return room
 
 
+def channels_last(values: np.ndarray) -> np.ndarray:
+    """The same values with the memory of (N, H, W, C), where there are four dimensions."""
+    return values.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if values.ndim == 4 else values.copy()
+
+
 @pytest.mark.parametrize("op", [pytest.param(p, id=p.name) for p in primitives()])
 def test_text_says_what_apply_says(op):
     """The straight-line text of a call and ``Primitive.apply`` give the same bits, and the same gradients."""
     problems = []
-    for layout in LAYOUTS:
+    for layout in layouts(op):
         n = len(cases(op))
         for k in range(n):
             results = []
@@ -373,7 +381,7 @@ def test_into(op, impl):
     """``into`` writes what a call returns, also where the destination is, or overlaps, one of the inputs."""
     problems = []
     with implementation(impl):
-        for layout in LAYOUTS:
+        for layout in layouts(op):
             for case in cases(op, float32, layout):
                 for arrays, kw, _ in runs_of(case):
                     problems += [f"{case} ({layout})\n  {text}" for text in into_problems(op, arrays, kw)]
@@ -545,7 +553,7 @@ def test_wider_tolerance_is_needed(name, float_type):
     usual = usual_tolerance(op)[float_type]
     assert reason and (rtol, atol) > usual
     missed = False
-    for layout in LAYOUTS:
+    for layout in layouts(op):
         for case in cases(op, float_type, layout):
             expected = reference(case)
             missed |= any(

@@ -10,7 +10,7 @@ import numpy as np
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.dtypes import bool as bool_, dtype, float64, int64
 
-LAYOUTS = ("contiguous", "strided")
+LAYOUTS = ("contiguous", "strided", "channels_last")
 
 
 class Make:
@@ -61,5 +61,7 @@ class Make:
             view = view.transpose(axes)
             view[...] = array
             array = view
+        elif self.layout == "channels_last" and array.ndim == 4:
+            array = np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         t = from_array(array)
         return t.requires_grad_() if self.requires_grad and d.is_floating_point else t

@@ -12,6 +12,7 @@ from typing import Any
 
 from tensorlite.autograd.op import TABLE, Op
 from tensorlite.autograd.primitive import Primitive
+from tensorlite.autograd.spec import spec_of
 from tensorlite.autograd.tensor import Tensor, needs_grad
 from tensorlite.autograd.views import inplace, touch
 from tensorlite.autograd.weak import lift
@@ -166,10 +167,8 @@ def store(result: Any, out: Any, args: tuple, name: str) -> Any:
             f"{out._spec.dtype.name}"
         )
     if out._spec.shape != result._spec.shape:
-        out._arr, out._spec = (
-            result._arr.astype(out._spec.dtype.np),
-            result._spec.like(*result._spec.shape, dtype=out._spec.dtype),
-        )
+        spec, d = result._spec, out._spec.dtype
+        out._arr, out._spec = result._arr.astype(d.np), spec_of(spec.shape, d, spec.device, spec.format)
     else:
         out._arr[...] = result._arr
     touch(out)

@@ -5,6 +5,7 @@ nodes and stamps writes, so "was this saved value changed since?" is one compari
 """
 
 import itertools
+import weakref
 from typing import Any
 
 tick = itertools.count(1).__next__
@@ -31,10 +32,10 @@ class Leaf:
     seq = 0  # older than every node
     output = 0
 
-    def __init__(self):
+    def __init__(self, tensor: Any):
         self.grad: Any = None
         self.extra: Extra | None = None
-        self.tensor: Any = None  # a weak reference, set with the first post-accumulate hook
+        self.tensor = weakref.ref(tensor)
 
     def name(self) -> str:
         return "AccumulateGrad"

@@ -12,7 +12,8 @@ from typing import Any
 
 from tensorlite.autograd.modes import mode, set_mode
 from tensorlite.autograd.node import Leaf, Node, Pick, extra_of, last_write
-from tensorlite.autograd.tensor import Tensor, alias, current_node
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, channels_last, contiguous_format
+from tensorlite.autograd.tensor import Tensor, alias, current_node, lies, wrap
 from tensorlite.errors import DTypeError, GradError, ShapeError
 
 
@@ -335,7 +336,11 @@ def _accumulate(leaf: Leaf, g: Tensor, own: bool, create_graph: bool) -> None:
         g = _hooked(leaf, g)
     have = leaf.grad
     if have is None:
-        leaf.grad = g if own and not hooked and not create_graph else g.clone()
+        own = own and not hooked and not create_graph
+        if own and g._spec.format is CONTIGUOUS and g._spec.ndim != 4:
+            leaf.grad = g
+        else:
+            leaf.grad = _settled(leaf, g, own)
         if not create_graph and leaf.grad._node is not None:
             leaf.grad = alias(leaf.grad)
     elif create_graph:
@@ -343,10 +348,21 @@ def _accumulate(leaf: Leaf, g: Tensor, own: bool, create_graph: bool) -> None:
     else:
         have.add_(g)  # an effect that a user sees: it counts as a write
     if leaf.extra is not None and leaf.extra.after:
-        tensor = leaf.tensor() if leaf.tensor is not None else None
+        tensor = leaf.tensor()
         if tensor is not None:
             for hook in list(leaf.extra.after.values()):
                 hook(tensor)
+
+
+def _settled(leaf: Leaf, g: Tensor, own: bool) -> Tensor:
+    """``g`` for ``.grad``: laid out as the leaf is where that has a format, so that an optimizer walks both alike."""
+    tensor = leaf.tensor()
+    format = CONTIGUOUS if tensor is None else tensor._spec.format
+    if format is STRIDED:
+        return g if own else g.clone()
+    if own and lies(g, format):
+        return g if g._spec.format is format else wrap(g._arr, g._spec.laid(format))
+    return g.clone(memory_format=channels_last if format is CHANNELS_LAST else contiguous_format)
 
 
 def _leading_to(wanted: dict, tops: list) -> set:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import numpy as np
@@ -154,7 +153,7 @@ class Tensor:
                     f"requires_grad_: got {self._spec}; wanted a floating-point dtype (only Tensors of floating point "
                     "and complex dtype can require gradients)"
                 )
-            self._node, self._view = Leaf(), None
+            self._node, self._view = Leaf(self), None
             self._node.grad = self.__dict__.pop("_idle_grad", None)
         elif not requires_grad and node is not None:
             if not isinstance(node, Leaf):
@@ -234,7 +233,6 @@ class Tensor:
         node = current_node(self)
         if not isinstance(node, Leaf):
             raise GradError("register_post_accumulate_grad_hook: wanted a leaf tensor that requires grad")
-        node.tensor = weakref.ref(self)
         return Handle(extra_of(node).after, hook)
 
     @property
@@ -391,7 +389,7 @@ def _rebuild(cls, array, d, requires_grad, state, last: bool = False) -> Tensor:
     if cls is not Tensor:
         t = cls._from_tensor(t, requires_grad)
     elif requires_grad:
-        t._node = Leaf()
+        t._node = Leaf(t)
     t.__dict__.update(state)
     return t
 

@@ -45,7 +45,7 @@ class Parameter(Tensor):
                     f"Parameter: got {p._spec}; wanted a floating-point dtype, or requires_grad=False "
                     "(only Tensors of floating point dtype can require gradients)"
                 )
-            p._node = Leaf()
+            p._node = Leaf(p)
         return p
 
     def __repr__(self) -> str:
