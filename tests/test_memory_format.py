@@ -147,6 +147,8 @@ def test_refusals(x):
     with pytest.raises(NotImplementedError, match="channels_last_3d is not supported"):
         tl.nn.Linear(2, 2).to(memory_format=tl.channels_last_3d)
     with pytest.raises(RuntimeError, match="preserve_format"):
+        x.mT.contiguous(memory_format=tl.preserve_format)
+    with pytest.raises(RuntimeError, match="preserve_format"):
         tl.empty(2, 3, 4, 5, memory_format=tl.preserve_format)
     assert not x[0].is_contiguous(memory_format=tl.channels_last)
 
@@ -368,3 +370,49 @@ def test_checkpoints_keep_values(tmp_path):
     assert plain.weight.stride() == (27, 9, 3, 1) and np.array_equal(plain.weight._arr, net.weight._arr)
     again = copy.deepcopy(net)
     assert again.weight.stride() == (27, 1, 9, 3) and np.array_equal(again.weight._arr, net.weight._arr)
+
+
+# ---- beside PyTorch
+PROGRAMS = """
+y.clone() ; y.double() ; y.to(lib.float64) ; y.half() ; y.cpu() ; y.to(x) ; x.to(y) ; y.type(lib.float64)
+y.contiguous() ; y.clone(memory_format=rows) ; x.clone(memory_format=last) ; y.float(memory_format=rows)
+x.to(lib.float64, memory_format=last) ; y.to(memory_format=rows) ; y.to(memory_format=keep) ; y.bool()
+x.contiguous(memory_format=keep) ; y.to('cpu', copy=True) ; y.clone(memory_format=keep) ; lib.zeros_like(y)
+lib.ones_like(y) ; lib.empty_like(y) ; lib.full_like(y, 2) ; y.new_zeros(y.shape) ; lib.rand_like(y)
+lib.randn_like(y) ; lib.randint_like(y, 4) ; lib.rand_like(y, memory_format=rows)
+lib.zeros_like(x, memory_format=last) ; lib.empty(2, 3, 4, 5, memory_format=last) ; x + y ; y + x ; y * 2 ; 2 - y
+-y ; y ** 2 ; y > 0 ; y == x ; lib.where(y > 0, y, x) ; lib.where(x > 0, y, x) ; lib.ones(3, 1, 1) + y
+y + lib.ones(3, 1, 1) ; lib.ones(2, 1, 4, 5) + y ; lib.ones(1, 3, 4, 5) + y ; y + lib.ones(1, 3, 4, 5)
+lib.ones(2, 3, 1, 1) * y ; lib.ones(5) * y ; y.masked_fill(y > 0, 1.0) ; lib.maximum(y, x) ; lib.clamp(y, 0, 1)
+y.abs().sqrt().exp() ; lib.lerp(y, x, 0.5) ; lib.addcmul(y, x, x) ; y.relu() ; y.sigmoid().tanh() ; F.gelu(y)
+F.silu(y) ; F.prelu(y, lib.ones(3)) ; F.dropout(y) ; F.leaky_relu(y) ; F.hardtanh(y) ; F.elu(y) ; F.softplus(y)
+F.normalize(y) ; y.relu_() ; y.add_(x) ; x.add_(y) ; lib.empty(2, 3, 4, 5).copy_(y)
+lib.add(y, y, out=lib.empty(0)) ; lib.add(y, y, out=lib.empty(2, 3, 4, 5)) ; lib.add(x, x, out=lib.zeros_like(y))
+lib.cat([y, y], 1) ; lib.cat([y, y]) ; lib.cat([x, y], 1) ; lib.cat([y, x], 1) ; lib.cat([y, y], 3)
+F.pad(y, (1, 1, 1, 1)) ; F.pad(y, (1, 1, 1, 1), mode='reflect') ; F.pad(y, (1, 1, 1, 1), mode='replicate')
+F.interpolate(y, scale_factor=2) ; F.interpolate(y, size=(3, 7), mode='bilinear') ; y.flip(3)
+y.sum(1, keepdim=True) ; y.sum(0, keepdim=True) ; y.mean((2, 3)) ; y.cumsum(1) ; y.softmax(1) ; y.log_softmax(1)
+lib.stack([x, x]) ; y.tril() ; y.index_select(1, lib.tensor([0, 1])) ; y[:, :2] ; y[:1] ; y[0]
+y[:, :, ::2].clone() ; y[0].clone() ; y.permute(0, 2, 3, 1) ; x.permute(0, 3, 1, 2) ; y.view(2, 3, 20)
+y.chunk(3, 1)[0] ; y.expand(2, 3, 4, 5) ; y.mT ; y.detach() ; y.data ; x.permute(0, 3, 1, 2).relu()
+x.permute(0, 3, 1, 2).clone() ; x.mT.clone() ; x[0, 0].t().clone() ; x[0, 0, :, ::2].clone() ; y.repeat(1, 1, 1, 2)
+lib.relu(x.permute(0, 3, 1, 2)) + x.permute(0, 3, 1, 2) ; (y * 2).contiguous().add(y)
+lib.broadcast_to(y, (2, 3, 4, 5)) ; y.reshape(2, 60).stride() and x ; y.swapaxes(1, 3)
+"""
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("program", [p.strip() for p in PROGRAMS.replace("\n", ";").split(";") if p.strip()])
+def test_strides_are_pytorchs(program, x):
+    torch = pytest.importorskip("torch")
+    strides, numbers = [], []
+    for lib, given in ((tl, x), (torch, torch.from_numpy(x._arr.copy()))):
+        names = {"rows": lib.contiguous_format, "last": lib.channels_last, "keep": lib.preserve_format}
+        names |= {"lib": lib, "F": lib.nn.functional, "x": given, "y": given.to(memory_format=lib.channels_last)}
+        y = eval(program, names)
+        strides.append((tuple(y.shape), tuple(y.stride())))
+        numbers.append(y.float().contiguous().numpy())
+        assert lib is torch or inconsistent(y) is None
+    assert strides[0] == strides[1]
+    if not any(word in program for word in ("rand", "dropout", "lib.empty_like(y)", "lib.empty(2, 3, 4, 5, m")):
+        np.testing.assert_allclose(*numbers, 1e-3, 1e-5)

@@ -126,6 +126,12 @@ def spec_of(shape: tuple, dtype: dtype, device: Device = CPU, format: str = CONT
     return spec
 
 
+def format_like(name: str, given: Any, spec: Spec) -> str:
+    """The format of a new tensor like one of this spec: ``given``, or by default that tensor's own."""
+    format = asked_format(name, given, spec.ndim)
+    return spec.packed().format if format is PRESERVE else format
+
+
 def strides_in(shape: tuple, format: str) -> tuple[int, ...]:
     """The strides, in elements, of a shape in CONTIGUOUS or CHANNELS_LAST."""
     strides, step = [0] * len(shape), 1

@@ -360,8 +360,10 @@ def _settled(leaf: Leaf, g: Tensor, own: bool) -> Tensor:
     format = CONTIGUOUS if tensor is None else tensor._spec.format
     if format is STRIDED:
         return g if own else g.clone()
+    if g._spec.format is format:
+        return g if own else g.clone()
     if own and lies(g, format):
-        return g if g._spec.format is format else wrap(g._arr, g._spec.laid(format))
+        return wrap(g._arr, g._spec.laid(format))
     return g.clone(memory_format=channels_last if format is CHANNELS_LAST else contiguous_format)
 
 

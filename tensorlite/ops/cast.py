@@ -9,7 +9,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, PRESERVE, STRIDED, asked_format, spec_of
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, PRESERVE, STRIDED, asked_format, channels_last, spec_of
 from tensorlite.autograd.tensor import Tensor, copied, lies
 from tensorlite.backends import Device, backend
 from tensorlite.dtypes import as_dtype
@@ -78,7 +78,9 @@ clone_p.ref(lambda x: x + 0 if x.dtype != bool else x)
 @face(clone_p, method=True)
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own storage, on the tape."""
-    format = PRESERVE if memory_format is None else asked_format("clone", memory_format, input._spec.ndim)
+    if memory_format is None:
+        return clone_p(input)
+    format = asked_format("clone", memory_format, input._spec.ndim)
     return clone_p(input) if format is PRESERVE else laid_p(input, format=format)
 
 
@@ -118,11 +120,19 @@ def laid(x: Tensor, *, format: str) -> Tensor:
 @method()
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """Itself where its elements lie in C order (or in the memory format), else a copy in which they do."""
-    format = CONTIGUOUS
-    if memory_format is not None:
-        format = asked_format("contiguous", memory_format, self._spec.ndim)
-        format = CONTIGUOUS if format is PRESERVE else format
-    return self if lies(self, format) else laid_p(self, format=format)
+    if memory_format is None:
+        return self if self._spec.format is CONTIGUOUS or lies(self, CONTIGUOUS) else laid_p(self, format=CONTIGUOUS)
+    format = asked_format("contiguous", memory_format, self._spec.ndim)
+    if lies(self, CONTIGUOUS if format is PRESERVE else format):
+        return self
+    if format is PRESERVE:
+        raise RuntimeError("contiguous: got preserve_format; wanted another (unsupported by the contiguous operator)")
+    return laid_p(self, format=format)
+
+
+def laid_as(y: Tensor, x: Tensor) -> Tensor:
+    """y in channels_last where x is; else as it is."""
+    return y.contiguous(channels_last) if x._spec.format is CHANNELS_LAST else y
 
 
 @method()

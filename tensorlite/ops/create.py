@@ -10,7 +10,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, method
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import CONTIGUOUS, PRESERVE, Spec, asked_format, spec_of
+from tensorlite.autograd.spec import CONTIGUOUS, PRESERVE, STRIDED, asked_format, format_like, spec_of
 from tensorlite.autograd.tensor import Tensor, from_array, wrap
 from tensorlite.autograd.weak import lift
 from tensorlite.backends import CPU, Device, backend
@@ -94,12 +94,6 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     return _filled(size_args("full", (size,)), fill_value, dtype, device, requires_grad)
 
 
-def like_format(name: str, memory_format: Any, spec: Spec) -> str:
-    """The format of a new tensor like one of this spec."""
-    format = asked_format(name, memory_format, spec.ndim)
-    return spec.packed().format if format is PRESERVE else format
-
-
 def _like(fill: Any, name: str):
     def like(
         input: Tensor,
@@ -111,14 +105,10 @@ def _like(fill: Any, name: str):
     ) -> Tensor:
         value = args[0] if name == "full_like" else fill
         spec = input._spec
-        return _filled(
-            spec.shape,
-            value,
-            dtype or spec.dtype,
-            device or spec.device,
-            requires_grad,
-            spec.packed().format if memory_format is None else like_format(name, memory_format, spec),
-        )
+        format = spec.format
+        if memory_format is not None or format is STRIDED:
+            format = format_like(name, memory_format, spec)
+        return _filled(spec.shape, value, dtype or spec.dtype, device or spec.device, requires_grad, format)
 
     like.__name__ = like.__qualname__ = name
     like.__doc__ = f"``{name.removesuffix('_like')}`` with the shape, dtype and device of a tensor."

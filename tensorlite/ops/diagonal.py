@@ -8,12 +8,13 @@ import numpy as np
 
 from tensorlite.autograd.methods import face, method, op
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import STRIDED, spec_of
+from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, spec_of
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.backends import strided
 from tensorlite.dtypes import int64
 from tensorlite.errors import ShapeError
 from tensorlite.ops import places
+from tensorlite.ops.cast import laid_p
 from tensorlite.shapes import dim_of
 
 
@@ -190,7 +191,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
         return diag_embed(input, diagonal)
     if input._spec.ndim != 2:
         raise ShapeError(f"diag: got {input._spec.ndim} dimensions; wanted 1 or 2 (Supports 1D or 2D tensors)")
-    return diagonal_p(input, offset=int(diagonal), dim1=0, dim2=1).clone()
+    return laid_p(diagonal_p(input, offset=int(diagonal), dim1=0, dim2=1), format=CONTIGUOUS)
 
 
 @diag.cases

@@ -8,8 +8,10 @@ import numpy as np
 
 from tensorlite.autograd.methods import face, method, op
 from tensorlite.autograd.primitive import common_dtype, primitive
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import ShapeError
+from tensorlite.ops.cast import laid_p
 from tensorlite.ops.shape import expand, reshape, unsqueeze
 from tensorlite.ops.slices import encode, narrow, slice_, slice_p, viewed, x_spec_zeros
 from tensorlite.shapes import dim_of, dims_of, index, size_args
@@ -30,7 +32,8 @@ def _(*xs, dim):
                 f"cat: tensor {k} is {x.shape} and tensor 0 is {first.shape}; wanted equal sizes except in "
                 f"dimension {dim}"
             )
-    return first.like(*first.shape[:dim], sum(x.shape[dim] for x in xs), *first.shape[dim + 1 :])
+    y = first.like(*first.shape[:dim], sum(x.shape[dim] for x in xs), *first.shape[dim + 1 :])
+    return y.laid(CHANNELS_LAST) if all(x.format is CHANNELS_LAST for x in xs) else y
 
 
 def _cat_grads(g, xs_spec, dim):
@@ -287,7 +290,7 @@ def repeat(input: Tensor, sizes: tuple) -> Tensor:
     shape = (1,) * lead + shape
     inner = tuple(n for s in shape for n in (1, s))
     outer = tuple(n for r, s in zip(sizes, shape) for n in (r, s))
-    y = expand(reshape(input, inner), outer).clone()
+    y = laid_p(expand(reshape(input, inner), outer), format=CONTIGUOUS)
     return reshape(y, tuple(r * s for r, s in zip(sizes, shape)))
 
 
@@ -307,9 +310,8 @@ def _tile(self: Tensor, *dims: Any) -> Tensor:
 def flip(input: Tensor, dims: Any) -> Tensor:
     """In reverse order along these dimensions; a copy."""
     d = dims_of("flip", dims if hasattr(dims, "__iter__") else (dims,), input._spec.ndim)
-    return slice_(
-        input, tuple(slice(None, None, -1) if k in d else slice(None) for k in range(input._spec.ndim))
-    ).clone()
+    view = slice_(input, tuple(slice(None, None, -1) if k in d else slice(None) for k in range(input._spec.ndim)))
+    return laid_p(view, format=input._spec.packed().format)
 
 
 @flip.cases

@@ -10,6 +10,7 @@ from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import ShapeError
+from tensorlite.ops.cast import laid_as
 from tensorlite.ops.rows import index_select
 from tensorlite.shapes import index
 
@@ -33,7 +34,7 @@ def _(x, *, widths, value):
             f"pad: widths {widths} for {x.shape} give {shape}; wanted sizes of 0 or more (negative output size, "
             "which is invalid)"
         )
-    return x.like(*shape)
+    return x.like(*shape).laid(x.packed().format)
 
 
 pad_p.op.moves = True
@@ -117,6 +118,7 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
             f"pad: {len(pairs)} pairs for {len(shape)} dimensions; only 2D, 3D, 4D, 5D padding with non-constant "
             "padding are supported for now"
         )
+    own = input
     for k, (before, after) in enumerate(pairs):
         dim = len(shape) - len(pairs) + k
         n = shape[dim]
@@ -130,4 +132,4 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
             raise ShapeError(f"pad: ({before}, {after}) at dimension {dim} of {shape}; wanted something to be left")
         if (before, after) != (0, 0):
             input = index_select(input, dim, from_array(_sources(n, before, after, mode)))
-    return input
+    return laid_as(input, own)

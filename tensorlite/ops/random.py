@@ -15,7 +15,7 @@ from tensorlite import dtypes
 from tensorlite.autograd.methods import method, op
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import spec_of
+from tensorlite.autograd.spec import CONTIGUOUS, channels_last, format_like, spec_of
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.autograd.views import inplace as write_in_place
 from tensorlite.backends import Device, backend
@@ -280,13 +280,20 @@ def _sized(name: str, pure: Any, doc: str):
     def like(
         input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, memory_format: Any = None
     ) -> Tensor:
-        return draw(*input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+        y = draw(*input.shape, dtype=dtype or input.dtype, device=device)
+        y = _laid(name + "_like", y, input, memory_format)
+        return y.requires_grad_() if requires_grad else y
 
     draw.__name__ = draw.__qualname__ = name
     draw.__doc__ = doc
     like.__name__ = like.__qualname__ = name + "_like"
     like.__doc__ = f"``{name}`` with the shape and dtype of a tensor."
     return draw, like
+
+
+def _laid(name: str, y: Tensor, x: Tensor, memory_format: Any) -> Tensor:
+    """``y`` in the memory format that is asked for, or else in that of ``x``."""
+    return y if format_like(name, memory_format, x._spec) is CONTIGUOUS else y.contiguous(channels_last)
 
 
 rand, rand_like = _sized("rand", uniform_p, "Uniform in [0, 1): ``rand(2, 3)`` or ``rand((2, 3))``.")
@@ -316,10 +323,13 @@ def randint(
     return randint_p(take(generator), shape=size_args("randint", (size,)), dtype=d, low=int(low), high=int(high))
 
 
-def randint_like(input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None) -> Tensor:
+def randint_like(
+    input: Tensor, low: int, high: Any = None, *, dtype: Any = None, device: Any = None, memory_format: Any = None
+) -> Tensor:
     """Integers in [low, high) with the shape of a tensor."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, tuple(input.shape), dtype=dtype or input.dtype)
+    y = randint(low, high, tuple(input.shape), dtype=dtype or input.dtype)
+    return _laid("randint_like", y, input, memory_format)
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import DTypeError, ShapeError
+from tensorlite.ops.cast import laid_as
 from tensorlite.ops.pool import adaptive_avg_pool2d
 from tensorlite.ops.rows import index_select
 from tensorlite.ops.signals import adaptive_avg_pool1d
@@ -74,7 +75,7 @@ def interpolate(
             middle = np.float32(0.5 if mode == "nearest-exact" else 0.0)
             at = np.floor((np.arange(o, dtype=np.float32) + middle) * np.float32(ratio))  # PyTorch rounds to float32
             y = index_select(y, k + 2, from_array(np.minimum(at, n - 1).astype(np.int64)))
-    return y
+    return laid_as(y, input)
 
 
 def _sizes(own: tuple, size: Any, scale_factor: Any, anew: bool) -> tuple[tuple, tuple]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.tensor import Tensor
+from tensorlite.ops.cast import laid_as
 from tensorlite.ops.shape import permute, reshape
 from tensorlite.shapes import index
 
@@ -33,7 +34,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         raise RuntimeError(f"pixel_shuffle: {c} channels; expects them to be divisible by the square of factor {r}")
     x = reshape(input, (*lead, c // (r * r), r, r, h, w))
     x = permute(x, (*range(n + 1), n + 3, n + 1, n + 4, n + 2))
-    return reshape(x, (*lead, c // (r * r), h * r, w * r))
+    return laid_as(reshape(x, (*lead, c // (r * r), h * r, w * r)), input)
 
 
 @op(torch="nn.functional.pixel_unshuffle")
@@ -45,7 +46,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         raise RuntimeError(f"pixel_unshuffle: {h} x {w} pixels; expects both to be divisible by factor {r}")
     x = reshape(input, (*lead, c, h // r, r, w // r, r))
     x = permute(x, (*range(n + 1), n + 2, n + 4, n + 1, n + 3))
-    return reshape(x, (*lead, c * r * r, h // r, w // r))
+    return laid_as(reshape(x, (*lead, c * r * r, h // r, w // r)), input)
 
 
 @pixel_shuffle.cases
