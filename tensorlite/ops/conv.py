@@ -307,6 +307,15 @@ def conv2d_dw_p(xp, x, dy, out, *, kernel, stride, padding, dilation, groups):
     (_few_dw if p.few else _many_dw)(xp, p, x, dy, out)
 
 
+# ---- the compiled kernels; none for sizes of 0
+def _any(*specs: Spec | None, **_: Any) -> bool:
+    return all(s.size for s in specs if s is not None)
+
+
+conv2d_p.kernel("cpu", "conv2d", when=_any)
+conv2d_dx_p.kernel("cpu", "conv2d_dx", when=_any)
+
+
 def _check(
     name: str, x: Spec, w: Spec, b: Spec | None, stride: tuple, dilation: tuple, groups: int, padding: tuple
 ) -> None:

@@ -1,0 +1,76 @@
+// Convolutions: the factories, and which family of kernels takes which sizes.
+#include "conv.h"
+
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "tl.h"
+
+namespace tl {
+namespace {
+
+bool channels_last(py::handle spec) { return spec.attr("format").cast<std::string>() == "channels_last"; }
+
+// The sizes, from the specs of x, w and y and the constants that the three ops share.
+Conv sizes(py::handle x, py::handle w, py::handle y, const py::dict& constants) {
+    const auto xs = shape(x), ws = shape(w), ys = shape(y);
+    const auto stride = constants["stride"].cast<std::pair<std::int64_t, std::int64_t>>();
+    const auto dilation = constants["dilation"].cast<std::pair<std::int64_t, std::int64_t>>();
+    const auto padding = constants["padding"].cast<std::vector<std::int64_t>>();
+    const auto groups = constants["groups"].cast<std::int64_t>();
+    Conv c{};
+    c.n = xs[0], c.groups = groups, c.cg = ws[1], c.og = ws[0] / groups;
+    c.h = xs[2], c.w = xs[3], c.oh = ys[2], c.ow = ys[3], c.kh = ws[2], c.kw = ws[3];
+    c.sh = stride.first, c.sw = stride.second, c.dh = dilation.first, c.dw = dilation.second;
+    c.top = padding[0], c.left = padding[2];
+    c.x_last = channels_last(x), c.w_last = channels_last(w), c.y_last = channels_last(y);
+    return c;
+}
+
+// What the forward does to its output: the constant `act`, None or "relu".
+After after(const py::dict& constants) {
+    if (!constants.contains("act") || constants["act"].is_none()) return After::nothing;
+    const auto name = constants["act"].cast<std::string>();
+    if (name != "relu") throw py::value_error("conv2d: act " + name + "; wanted None or 'relu'");
+    return After::relu;
+}
+
+// A family for each set of sizes.
+template <class T>
+ConvKernel<T> forward(const Conv& c, After after) {
+    return gather_forward<T>(c, after);
+}
+
+template <class T>
+ConvKernel<T> dx(const Conv& c) {
+    return gather_dx<T>(c);
+}
+
+// Binds a kernel of two inputs, perhaps a bias, and an output.
+template <class T>
+py::object bound(ConvKernel<T> kernel, bool bias, std::int64_t work) {
+    return bind(bias ? 4 : 3, [kernel, bias, work](PyObject* const* a) {
+        const T* b = bias && a[2] != Py_None ? data<T>(a[2]) : nullptr;
+        const Unlock unlock(work);
+        kernel(data<T>(a[0]), data<T>(a[1]), b, data<T>(a[bias ? 3 : 2]));
+    });
+}
+
+py::object make_forward(py::tuple specs, py::tuple outs, py::dict constants) {
+    const Conv c = sizes(specs[0], specs[1], outs[0], constants);
+    const After then = after(constants);
+    return is_double(outs[0]) ? bound<double>(forward<double>(c, then), true, c.products())
+                              : bound<float>(forward<float>(c, then), true, c.products());
+}
+
+py::object make_dx(py::tuple specs, py::tuple outs, py::dict constants) {
+    const Conv c = sizes(outs[0], specs[1], specs[0], constants);
+    return is_double(outs[0]) ? bound<double>(dx<double>(c), false, c.products())
+                              : bound<float>(dx<float>(c), false, c.products());
+}
+
+Registrar forward_kernel("conv2d", make_forward), dx_kernel("conv2d_dx", make_dx);
+
+}  // namespace
+}  // namespace tl
