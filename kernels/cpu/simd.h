@@ -29,7 +29,7 @@ TL_INLINE void store(T* p, const Vec<T>& v) {
 
 template <class T>
 TL_INLINE Vec<T> all(T value) {
-    return Vec<T>{} + value;
+    return value - Vec<T>{};  // not + : that would be an addition, which changes -0
 }
 
 // The first n elements (0 <= n <= lanes) at p, `rest` behind them; nothing beyond them is touched.
