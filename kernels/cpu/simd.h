@@ -109,3 +109,44 @@ TL_INLINE void tile(std::int64_t steps, const T* a, std::int64_t row, std::int64
         }
     }
 }
+
+// Element l of the result is element from[l] of a followed by b.
+template <class T>
+TL_INLINE Vec<T> pick(const Vec<T>& a, const Vec<T>& b, const decltype(Vec<T>{} > Vec<T>{}) & from) {
+#if defined(__GNUC__) && !defined(__clang__)
+    return __builtin_shuffle(a, b, from);
+#else
+    Vec<T> v;
+    for (int l = 0; l < lanes<T>; ++l) v[l] = from[l] < lanes<T> ? a[from[l]] : b[from[l] - lanes<T>];
+    return v;
+#endif
+}
+
+// Of a followed by b: the elements of even numbers, those of odd ones; and back: what lies in turn in evens and odds.
+template <class T>
+TL_INLINE Vec<T> evens(const Vec<T>& a, const Vec<T>& b) {
+    decltype(Vec<T>{} > Vec<T>{}) from = {};
+    for (int l = 0; l < lanes<T>; ++l) from[l] = 2 * l;
+    return pick<T>(a, b, from);
+}
+
+template <class T>
+TL_INLINE Vec<T> odds(const Vec<T>& a, const Vec<T>& b) {
+    decltype(Vec<T>{} > Vec<T>{}) from = {};
+    for (int l = 0; l < lanes<T>; ++l) from[l] = 2 * l + 1;
+    return pick<T>(a, b, from);
+}
+
+template <class T>
+TL_INLINE Vec<T> zip_low(const Vec<T>& even, const Vec<T>& odd) {
+    decltype(Vec<T>{} > Vec<T>{}) from = {};
+    for (int l = 0; l < lanes<T>; ++l) from[l] = l / 2 + l % 2 * lanes<T>;
+    return pick<T>(even, odd, from);
+}
+
+template <class T>
+TL_INLINE Vec<T> zip_high(const Vec<T>& even, const Vec<T>& odd) {
+    decltype(Vec<T>{} > Vec<T>{}) from = {};
+    for (int l = 0; l < lanes<T>; ++l) from[l] = (l + lanes<T>) / 2 + l % 2 * lanes<T>;
+    return pick<T>(even, odd, from);
+}

@@ -187,10 +187,8 @@ def pool_put_p(xp, dy, place, out, *, size, kernel, stride, padding, dilation):
     grid = _grid(size, dy.shape, kernel, stride, padding, dilation)
     canvas = grid.canvas(xp, out)
     for k, tap in enumerate(grid.taps()):
-        if grid.apart:
-            xp.multiply(dy, place == k, out=canvas[tap])
-        else:
-            canvas[tap] += dy * (place == k)
+        here = canvas[tap]
+        xp.add(here, dy, out=here, where=place == k)
     if canvas is not out:
         out[...] = canvas[grid.inside]
 
@@ -230,6 +228,8 @@ pool_put_p.grad(
     ),
 )
 pool_indices_p.nograd()
+for _p in (max_pool2d_p, pool_take_p, pool_put_p):
+    _p.kernel("cpu", _p.op.name, "f4 f8")
 
 _2x2 = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
 _3x2 = dict(kernel=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
@@ -443,6 +443,8 @@ avg_pool2d_dx_p.grad(
         g, kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include, divisor=divisor
     )
 )
+avg_pool2d_p.kernel("cpu", "avg_pool2d", "f4 f8")
+avg_pool2d_dx_p.kernel("cpu", "avg_pool2d_dx", "f4 f8")
 
 
 @avg_pool2d_p.cases

@@ -1,0 +1,413 @@
+// The loops of pooling, for every instruction set (pooling.cpp includes this by each_isa.h; its struct Pooling holds
+// the sizes). Functions work on rows [first, last) of all images, one below the other: a task.
+//
+// Outputs of a row are computed by whole vectors that may reach into the next row, which is written after; only where
+// the task's last row or the end of an array is too near are vectors cut off. So narrow images need no masks.
+
+// Integers as wide as T's elements: what comparisons give, and places in a window while they are in registers.
+template <class T>
+using Ints = decltype(Vec<T>{} > Vec<T>{});
+
+template <class T>
+TL_INLINE Ints<T> everywhere(std::int64_t k) {
+    return Ints<T>{} + static_cast<std::remove_reference_t<decltype(Ints<T>{}[0])>>(k);
+}
+
+template <class T, class P>
+struct Narrow {
+    typedef P type __attribute__((vector_size(lanes<T> * sizeof(P))));
+};
+
+template <class T, class P>
+TL_INLINE Ints<T> load_places(const P* p, std::int64_t n) {
+    typename Narrow<T, P>::type v = {};
+    if (n == lanes<T>)
+        std::memcpy(&v, p, sizeof v);
+    else
+        for (std::int64_t l = 0; l < n; ++l) v[l] = p[l];
+    return __builtin_convertvector(v, Ints<T>);
+}
+
+template <class T, class P>
+TL_INLINE void store_places(P* p, std::int64_t n, const Ints<T>& places) {
+    const auto v = __builtin_convertvector(places, typename Narrow<T, P>::type);
+    if (n == lanes<T>)
+        std::memcpy(p, &v, sizeof v);
+    else
+        for (std::int64_t l = 0; l < n; ++l) p[l] = v[l];
+}
+
+// The first n elements; `Whole` says at compile time that n is a vector's length.
+template <class Whole, class T>
+TL_INLINE Vec<T> some(Whole, const T* p, std::int64_t n) {
+    return Whole::value ? load(p) : load_first(p, n);
+}
+
+template <class Whole, class T>
+TL_INLINE void put(Whole, T* p, std::int64_t n, const Vec<T>& v) {
+    Whole::value ? store(p, v) : store_first(p, n, v);
+}
+
+// Calls f(whole, j, n) for vectors of n elements from j that cover `count`; as long as they end within `room` they are
+// whole ones.
+template <class T, class F>
+TL_INLINE void each_vector(std::int64_t count, std::int64_t room, F f) {
+    constexpr std::int64_t L = lanes<T>;
+    for (std::int64_t j = 0; j < count; j += L)
+        if (j + L <= room)
+            f(std::true_type{}, j, L);
+        else
+            f(std::false_type{}, j, std::min(L, count - j));
+}
+
+// The winners so far of as many windows as a vector holds. A later one must be larger, or nan.
+template <class T>
+struct Best {
+    Vec<T> value;
+    Ints<T> place;
+};
+
+template <class T>
+TL_INLINE void meet(Best<T>& best, const Vec<T>& v, std::int64_t place) {
+    const Ints<T> wins = (v > best.value) | (v != v);
+    best.value = wins ? v : best.value;
+    best.place = wins ? everywhere<T>(place) : best.place;
+}
+
+// ---- (N, C, H, W), windows of 2 x 2 side by side
+// Calls f(whole, j, n, a, b, c, d) with the four pixels of the n windows from j, for each row of windows.
+template <class T, class F>
+TL_INLINE void each_2x2(const Pooling& p, const T* x, std::int64_t row, std::int64_t room, F f) {
+    const T* top = x + (row / p.out_h * p.h + row % p.out_h * 2) * p.w;
+    const T* low = top + p.w;
+    constexpr std::int64_t L = lanes<T>;
+    const std::int64_t there = (x + p.planes * p.h * p.w - low) / 2;
+    each_vector<T>(p.out_w, std::min(room, there), [&](auto whole, std::int64_t j, std::int64_t n) {
+        const std::int64_t one = std::min(2 * n, L), two = 2 * n - one;
+        const Vec<T> t0 = some(whole, top + 2 * j, one), t1 = some(whole, top + 2 * j + L, two);
+        const Vec<T> l0 = some(whole, low + 2 * j, one), l1 = some(whole, low + 2 * j + L, two);
+        f(whole, j, n, evens<T>(t0, t1), odds<T>(t0, t1), evens<T>(l0, l1), odds<T>(l0, l1));
+    });
+}
+
+template <class T, class P>
+void max_2x2(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+        T* to = y + row * p.out_w;
+        P* at = place + row * p.out_w;
+        each_2x2(p, x, row, (last - row) * p.out_w,
+                 [&](auto whole, std::int64_t j, std::int64_t n, const Vec<T>& a, const Vec<T>& b, const Vec<T>& c,
+                     const Vec<T>& d) {
+                     Best<T> best{a, Ints<T>{}};
+                     meet(best, b, 1);
+                     meet(best, c, 2);
+                     meet(best, d, 3);
+                     put(whole, to + j, n, best.value);
+                     store_places<T>(at + j, n, best.place);
+                 });
+    }
+}
+
+template <class T>
+void mean_2x2(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64_t last) {
+    const T count = static_cast<T>(p.row_count[0] * p.column_count[0]);
+    for (std::int64_t row = first; row < last; ++row) {
+        T* to = y + row * p.out_w;
+        each_2x2(p, x, row, (last - row) * p.out_w,
+                 [&](auto whole, std::int64_t j, std::int64_t n, const Vec<T>& a, const Vec<T>& b, const Vec<T>& c,
+                     const Vec<T>& d) { put(whole, to + j, n, (((a + b) + c) + d) / count); });
+    }
+}
+
+// One row of dx: pixel(whole, j, n, even, odd) gives what windows j .. j + n put into its columns 2 j, 2 j + 1, ...
+template <class T, class F>
+TL_INLINE void spread_row(const Pooling& p, T* dx, std::int64_t room_dx, std::int64_t room_dy, F pixel) {
+    constexpr std::int64_t L = lanes<T>;
+    each_vector<T>(p.out_w, std::min(room_dx / 2, room_dy), [&](auto whole, std::int64_t j, std::int64_t n) {
+        Vec<T> even, odd;
+        pixel(whole, j, n, even, odd);
+        const std::int64_t one = std::min(2 * n, L), two = 2 * n - one;
+        put(whole, dx + 2 * j, one, zip_low<T>(even, odd));
+        put(whole, dx + 2 * j + L, two, zip_high<T>(even, odd));
+    });
+    for (std::int64_t c = 2 * p.out_w; c < p.w; ++c) dx[c] = 0;
+}
+
+template <class T>
+TL_INLINE void zero_rows(const Pooling& p, T* dx, std::int64_t row) {
+    if (row % p.out_h == p.out_h - 1 && p.h > 2 * p.out_h)
+        std::memset(dx + (row / p.out_h * p.h + 2 * p.out_h) * p.w, 0, (p.h - 2 * p.out_h) * p.w * sizeof(T));
+}
+
+// Where in dx the two rows that belong to a row of windows begin; `end` is where the task's rows end.
+TL_INLINE std::int64_t pixel_row(const Pooling& p, std::int64_t row) {
+    return row / p.out_h * p.h + row % p.out_h * 2;
+}
+
+template <class T, class P>
+void put_2x2(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+    const std::int64_t end = pixel_row(p, last) * p.w, windows = p.planes * p.out_h * p.out_w;
+    for (std::int64_t row = first; row < last; ++row) {
+        const T* from = dy + row * p.out_w;
+        const P* at = place + row * p.out_w;
+        for (std::int64_t half = 0; half < 2; ++half) {
+            const std::int64_t start = (pixel_row(p, row) + half) * p.w;
+            spread_row(p, dx + start, end - start, windows - row * p.out_w,
+                       [&](auto whole, std::int64_t j, std::int64_t n, Vec<T>& even, Vec<T>& odd) {
+                           const Vec<T> v = some(whole, from + j, n);
+                           const Ints<T> k = load_places<T>(at + j, n);
+                           even = k == everywhere<T>(2 * half) ? v : Vec<T>{};
+                           odd = k == everywhere<T>(2 * half + 1) ? v : Vec<T>{};
+                       });
+        }
+        zero_rows(p, dx, row);
+    }
+}
+
+template <class T>
+void mean_dx_2x2(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last) {
+    const std::int64_t end = pixel_row(p, last) * p.w, windows = p.planes * p.out_h * p.out_w;
+    const T count = static_cast<T>(p.row_count[0] * p.column_count[0]);
+    for (std::int64_t row = first; row < last; ++row) {
+        const T* from = dy + row * p.out_w;
+        for (std::int64_t half = 0; half < 2; ++half) {
+            const std::int64_t start = (pixel_row(p, row) + half) * p.w;
+            spread_row(p, dx + start, end - start, windows - row * p.out_w,
+                       [&](auto whole, std::int64_t j, std::int64_t n, Vec<T>& even, Vec<T>& odd) {
+                           even = odd = some(whole, from + j, n) / count;
+                       });
+        }
+        zero_rows(p, dx, row);
+    }
+}
+
+// ---- (N, C, H, W), any windows
+// A row of pixels with its padding, dealt out to `step_w` phases of p.phase elements: window j finds its tap t (of
+// dilation d) at phase t d % step, element j + t d / step. So neighbours of windows are neighbours in memory.
+template <class T>
+void deal_row(const Pooling& p, const T* x, std::int64_t room, T fill, T* to) {
+    constexpr std::int64_t L = lanes<T>;
+    const std::int64_t s = p.step_w, pad = p.pad_w;
+    if (s == 1) {
+        std::memcpy(to + pad, x, p.w * sizeof(T));
+    } else if (s == 2) {
+        T* even = to + (pad & 1) * p.phase + pad / 2;
+        T* odd = to + (~pad & 1) * p.phase + (pad + 1) / 2;
+        const std::int64_t half = (p.w + 1) / 2;
+        std::int64_t m = 0;
+        for (; m < half && 2 * (m + L) <= room; m += L) {
+            const Vec<T> a = load(x + 2 * m), b = load(x + 2 * m + L);
+            store(even + m, evens<T>(a, b));
+            store(odd + m, odds<T>(a, b));
+        }
+        for (; m < half; ++m) {
+            even[m] = x[2 * m];
+            if (2 * m + 1 < p.w) odd[m] = x[2 * m + 1];
+        }
+    } else {
+        for (std::int64_t u = pad % s, m = pad / s, c = 0; c < p.w; ++c) {
+            to[u * p.phase + m] = x[c];
+            if (++u == s) u = 0, ++m;
+        }
+    }
+    for (std::int64_t q = 0; q < s; ++q) {  // the padding: what of phase q lies before and behind the image
+        const std::int64_t begin = (std::max<std::int64_t>(pad - q, 0) + s - 1) / s;
+        const std::int64_t end = (std::max<std::int64_t>(pad + p.w - q, 0) + s - 1) / s;
+        for (std::int64_t m = 0; m < begin; ++m) to[q * p.phase + m] = fill;
+        for (std::int64_t m = end; m < p.phase; ++m) to[q * p.phase + m] = fill;
+    }
+}
+
+// Calls f(row, base) for each row of windows; the dealt row of tap i is base + i * p.dilation_h * p.dealt, for taps
+// p.first_row[row] <= i < p.last_row[row]. `scratch` has room for p.block rows of windows.
+template <class T, class F>
+TL_INLINE void each_dealt(const Pooling& p, const T* x, std::int64_t first, std::int64_t last, T fill, T* scratch,
+                          F f) {
+    const T* end = x + p.planes * p.h * p.w;
+    for (std::int64_t row = first; row < last;) {
+        const std::int64_t plane = row / p.out_h, o = row % p.out_h;
+        const std::int64_t stop = std::min({o + p.block, p.out_h, o + last - row});
+        const std::int64_t low = o * p.step_h - p.pad_h;
+        const std::int64_t high = (stop - 1) * p.step_h - p.pad_h + (p.kernel_h - 1) * p.dilation_h + 1;
+        for (std::int64_t r = std::max<std::int64_t>(low, 0); r < std::min(high, p.h); ++r) {
+            const T* from = x + (plane * p.h + r) * p.w;
+            deal_row(p, from, end - from, fill, scratch + (r - low) * p.dealt);
+        }
+        for (std::int64_t k = o; k < stop; ++k, ++row) f(row, k, scratch + (k - o) * p.step_h * p.dealt);
+    }
+}
+
+template <class T, class P>
+void max_any(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last, T* scratch) {
+    const T lowest = -std::numeric_limits<T>::infinity();
+    each_dealt(p, x, first, last, lowest, scratch, [&](std::int64_t row, std::int64_t o, const T* base) {
+        T* to = y + row * p.out_w;
+        P* at = place + row * p.out_w;
+        each_vector<T>(p.out_w, (last - row) * p.out_w, [&](auto whole, std::int64_t j, std::int64_t n) {
+            Best<T> best{all(lowest), load_places<T>(&p.first_column[j], lanes<T>) + everywhere<T>(p.first_row[o] * p.kernel_w)};
+            for (std::int64_t i = p.first_row[o]; i < p.last_row[o]; ++i)
+                for (std::int64_t k = 0; k < p.kernel_w; ++k)
+                    meet(best, load(base + i * p.dilation_h * p.dealt + p.tap[k] + j), i * p.kernel_w + k);
+            put(whole, to + j, n, best.value);
+            store_places<T>(at + j, n, best.place);
+        });
+    });
+}
+
+template <class T>
+void mean_any(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64_t last, T* scratch) {
+    each_dealt(p, x, first, last, T(0), scratch, [&](std::int64_t row, std::int64_t o, const T* base) {
+        T* to = y + row * p.out_w;
+        const T count = static_cast<T>(p.row_count[o]);
+        each_vector<T>(p.out_w, (last - row) * p.out_w, [&](auto whole, std::int64_t j, std::int64_t n) {
+            Vec<T> total = {}, counts = {};
+            for (std::int64_t i = p.first_row[o]; i < p.last_row[o]; ++i)
+                for (std::int64_t k = 0; k < p.kernel_w; ++k)
+                    total += load(base + i * p.dilation_h * p.dealt + p.tap[k] + j);
+            for (std::int64_t l = 0; l < lanes<T>; ++l) counts[l] = static_cast<T>(p.column_count[j + l]);
+            put(whole, to + j, n, total / (counts * count));
+        });
+    });
+}
+
+// Whole planes: windows that overlap write the same pixels.
+template <class T, class P>
+void put_any(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+    for (std::int64_t plane = first / p.out_h; plane < last / p.out_h; ++plane) {
+        T* to = dx + plane * p.h * p.w;
+        std::memset(to, 0, p.h * p.w * sizeof(T));
+        for (std::int64_t o = 0; o < p.out_h; ++o)
+            for (std::int64_t j = 0; j < p.out_w; ++j) {
+                const std::int64_t window = (plane * p.out_h + o) * p.out_w + j, k = place[window];
+                if (static_cast<std::uint64_t>(k) >= static_cast<std::uint64_t>(p.kernel_h * p.kernel_w)) continue;
+                const std::int64_t r = o * p.step_h - p.pad_h + p.place_row[k];
+                const std::int64_t c = j * p.step_w - p.pad_w + p.place_column[k];
+                if (static_cast<std::uint64_t>(r) < static_cast<std::uint64_t>(p.h) &&
+                    static_cast<std::uint64_t>(c) < static_cast<std::uint64_t>(p.w))
+                    to[r * p.w + c] += dy[window];
+            }
+    }
+}
+
+// Rows of dx: the gradients of the windows above and below are added first, then dealt out along the row.
+template <class T>
+void mean_dx_any(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last, T* scratch) {
+    for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t plane = row / p.h, r = row % p.h;
+        T* to = dx + row * p.w;
+        std::memset(to, 0, p.w * sizeof(T));
+        const auto begin = p.row_begin[r], end = p.row_begin[r + 1];
+        if (begin == end) continue;
+        for (std::int64_t j = 0; j < p.out_w; ++j) scratch[j] = 0;
+        for (auto m = begin; m < end; ++m) {
+            const std::int64_t o = p.row_meets[m].window;
+            const T* from = dy + (plane * p.out_h + o) * p.out_w;
+            const T count = static_cast<T>(p.row_count[o]);
+            for (std::int64_t j = 0; j < p.out_w; ++j)
+                scratch[j] += from[j] / (count * static_cast<T>(p.column_count[j]));
+        }
+        for (std::int64_t k = 0; k < p.kernel_w; ++k) {
+            const std::int64_t s = p.step_w, at = k - p.pad_w;
+            const std::int64_t j0 = at < 0 ? (-at + s - 1) / s : 0;
+            const std::int64_t j1 = at < p.w ? std::min(p.out_w, (p.w - 1 - at) / s + 1) : 0;
+            for (std::int64_t j = j0; j < j1; ++j) to[j * s + at] += scratch[j];
+        }
+    }
+}
+
+// ---- (N, H, W, C) in memory: vectors of channels
+template <class T, class P>
+void max_last(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last) {
+    const std::int64_t C = p.channels;
+    for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t o = row % p.out_h, i0 = p.first_row[o], i1 = p.last_row[o];
+        const T* image = x + row / p.out_h * p.h * p.w * C;
+        const std::int64_t top = o * p.step_h - p.pad_h, left_in_x = (p.images - row / p.out_h) * p.h * p.w * C;
+        for (std::int64_t j = 0; j < p.out_w; ++j) {
+            const std::int64_t k0 = p.first_column[j], k1 = p.last_column[j], left = j * p.step_w - p.pad_w;
+            const std::int64_t window = (row * p.out_w + j) * C;
+            const std::int64_t far = ((top + (i1 - 1) * p.dilation_h) * p.w + left + (k1 - 1) * p.dilation_w) * C;
+            const std::int64_t room = std::min(last * p.out_w * C - window, left_in_x - far);
+            each_vector<T>(C, room, [&](auto whole, std::int64_t c, std::int64_t n) {
+                Best<T> best{all(-std::numeric_limits<T>::infinity()), everywhere<T>(i0 * p.kernel_w + k0)};
+                for (std::int64_t i = i0; i < i1; ++i) {
+                    const T* from = image + ((top + i * p.dilation_h) * p.w + left) * C + c;
+                    for (std::int64_t k = k0; k < k1; ++k)
+                        meet(best, some(whole, from + k * p.dilation_w * C, n), i * p.kernel_w + k);
+                }
+                put(whole, y + window + c, n, best.value);
+                store_places<T>(place + window + c, n, best.place);
+            });
+        }
+    }
+}
+
+template <class T>
+void mean_last(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64_t last) {
+    const std::int64_t C = p.channels;
+    for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t o = row % p.out_h, i0 = p.first_row[o], i1 = p.last_row[o];
+        const T* image = x + row / p.out_h * p.h * p.w * C;
+        const std::int64_t top = o * p.step_h - p.pad_h, left_in_x = (p.images - row / p.out_h) * p.h * p.w * C;
+        for (std::int64_t j = 0; j < p.out_w; ++j) {
+            const std::int64_t k0 = p.first_column[j], k1 = p.last_column[j], left = j * p.step_w - p.pad_w;
+            const std::int64_t window = (row * p.out_w + j) * C;
+            const std::int64_t far = ((top + i1 - 1) * p.w + left + k1 - 1) * C;
+            const std::int64_t room = std::min(last * p.out_w * C - window, left_in_x - far);
+            const T count = static_cast<T>(p.row_count[o] * p.column_count[j]);
+            each_vector<T>(C, room, [&](auto whole, std::int64_t c, std::int64_t n) {
+                Vec<T> total = {};
+                for (std::int64_t i = i0; i < i1; ++i) {
+                    const T* from = image + ((top + i) * p.w + left) * C + c;
+                    for (std::int64_t k = k0; k < k1; ++k) total += some(whole, from + k * C, n);
+                }
+                put(whole, y + window + c, n, total / count);
+            });
+        }
+    }
+}
+
+// Rows of dx, each pixel the sum over the windows that it is in, in the order of its places there:
+// part(whole, window, place, c, n) is what one of them gives.
+template <class T, class F>
+TL_INLINE void gather_last(const Pooling& p, T* dx, std::int64_t first, std::int64_t last, F part) {
+    const std::int64_t C = p.channels, windows = p.images * p.out_h * p.out_w;
+    for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t n0 = row / p.h, m0 = p.row_begin[row % p.h], m1 = p.row_begin[row % p.h + 1];
+        for (std::int64_t j = 0; j < p.w; ++j) {
+            const std::int64_t q0 = p.column_begin[j], q1 = p.column_begin[j + 1];
+            T* to = dx + (row * p.w + j) * C;
+            // meetings stand in the order of places: the first ones are those with the furthest windows
+            const std::int64_t far = m0 < m1 && q0 < q1 ? (n0 * p.out_h + p.row_meets[m0].window) * p.out_w +
+                                                              p.column_meets[q0].window
+                                                        : 0;
+            const std::int64_t room = std::min((last * p.w - row * p.w - j) * C, (windows - far) * C);
+            each_vector<T>(C, room, [&](auto whole, std::int64_t c, std::int64_t n) {
+                Vec<T> total = {};
+                for (std::int64_t m = m0; m < m1; ++m) {
+                    const std::int64_t line = (n0 * p.out_h + p.row_meets[m].window) * p.out_w;
+                    const std::int64_t k = p.row_meets[m].tap * p.kernel_w;
+                    for (std::int64_t q = q0; q < q1; ++q)
+                        total += part(whole, line + p.column_meets[q].window, k + p.column_meets[q].tap, c, n);
+                }
+                put(whole, to + c, n, total);
+            });
+        }
+    }
+}
+
+template <class T, class P>
+void put_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+    gather_last(p, dx, first, last, [&](auto whole, std::int64_t window, std::int64_t k, std::int64_t c, std::int64_t n) {
+        const std::int64_t at = window * p.channels + c;
+        return load_places<T>(place + at, n) == everywhere<T>(k) ? some(whole, dy + at, n) : Vec<T>{};
+    });
+}
+
+template <class T>
+void mean_dx_last(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last) {
+    gather_last(p, dx, first, last, [&](auto whole, std::int64_t window, std::int64_t, std::int64_t c, std::int64_t n) {
+        const std::int64_t o = window / p.out_w % p.out_h, j = window % p.out_w;
+        return some(whole, dy + window * p.channels + c, n) / static_cast<T>(p.row_count[o] * p.column_count[j]);
+    });
+}
