@@ -28,14 +28,18 @@ struct Pooling {
     std::vector<std::int64_t> row_begin, column_begin;
     std::vector<Meeting> row_meets, column_meets;
 
-    std::vector<std::int64_t> place_row, place_column;  // of each place in a window: its pixel from the window's first
-    std::vector<std::int64_t> tap;                       // where in a dealt row each column of a window begins
-    std::int64_t phase, dealt, block;                    // see deal_row
+    // Of each place in a window: its row, column and number counted from the pixel where the window begins.
+    std::vector<std::int64_t> place_row, place_column, place_pixel;
 
-    bool halves() const {  // windows of 2 x 2 side by side
-        return kernel_h == 2 && kernel_w == 2 && step_h == 2 && step_w == 2 && pad_h == 0 && pad_w == 0 &&
-               dilation_h == 1 && dilation_w == 1 && 2 * out_h <= h && 2 * out_w <= w;
+    std::vector<std::int64_t> tap;     // where in a dealt row each column of a window begins
+    std::int64_t phase, dealt, block;  // see deal_row
+    std::int64_t blocks;               // of channels, where tasks of whole images would be too few
+
+    bool apart() const {  // windows side by side
+        return kernel_h == step_h && kernel_w == step_w && pad_h == 0 && pad_w == 0 && dilation_h == 1 &&
+               dilation_w == 1 && kernel_h * out_h <= h && kernel_w * out_w <= w;
     }
+    bool halves() const { return apart() && kernel_h == 2 && kernel_w == 2; }
     std::int64_t rows() const { return (last ? images : planes) * out_h; }
     std::int64_t pixel_rows() const { return (last ? images : planes) * h; }
 };
@@ -50,7 +54,7 @@ namespace {
 using tl::data;
 namespace py = pybind11;
 
-constexpr std::int64_t widest = 16;  // elements that a vector may have
+constexpr std::int64_t widest = 16;     // elements that a vector may have
 constexpr std::int64_t task = 1 << 15;  // pixels that make a task
 
 struct Along {
@@ -116,7 +120,9 @@ Pooling pooling(const std::vector<std::int64_t>& x, const std::vector<std::int64
         for (std::int64_t j = 0; j < p.kernel_w; ++j) {
             p.place_row.push_back(i * p.dilation_h);
             p.place_column.push_back(j * p.dilation_w);
+            p.place_pixel.push_back(i * p.dilation_h * p.w + j * p.dilation_w);
         }
+    p.blocks = p.images < 8 ? (p.channels + 63) / 64 : 1;
 
     const std::int64_t s = p.step_w, reach = p.dilation_w * (p.kernel_w - 1) / s;
     p.phase = std::max(p.out_w + reach, (p.pad_w + p.w) / s) + 2 * widest;
@@ -134,13 +140,13 @@ T* dealt_rows(const Pooling& p) {
     return tl::scratch<Dealt, T>(((p.block - 1) * p.step_h + p.dilation_h * (p.kernel_h - 1) + 1) * p.dealt);
 }
 
-// Calls f(first, last) for tasks of rows of about equal work; `unit` rows stay together.
+// Calls f(first, last) for tasks of rows (or other parts) of about equal work.
 template <class F>
-void in_tasks(const Pooling& p, std::int64_t rows, std::int64_t unit, F f) {
+void in_tasks(const Pooling& p, std::int64_t rows, F f) {
     const std::int64_t pixels = p.planes * p.h * p.w;
     if (rows == 0) return;
-    const std::int64_t tasks = std::max<std::int64_t>(1, std::min(pixels / task, rows / unit));
-    const std::int64_t each = (rows / unit + tasks - 1) / tasks * unit;
+    const std::int64_t tasks = std::max<std::int64_t>(1, std::min(pixels / task, rows));
+    const std::int64_t each = (rows + tasks - 1) / tasks;
     tl::Unlock unlock(pixels);
     tl::Pool::get().run(static_cast<int>((rows + each - 1) / each),
                         [&](int k) { f(k * each, std::min(rows, (k + 1) * each)); });
@@ -172,7 +178,7 @@ py::object max_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
             const T* x = data<T>(a[0]);
             T* y = data<T>(a[1]);
             P* at = data<P>(a[2]);
-            in_tasks(p, p.rows(), 1, [&](std::int64_t first, std::int64_t last) {
+            in_tasks(p, p.rows(), [&](std::int64_t first, std::int64_t last) {
                 if (p.last)
                     TL_PICK(max_last<T, P>)(p, x, y, at, first, last);
                 else if (p.halves())
@@ -192,12 +198,14 @@ py::object pool_put(py::tuple specs, py::tuple outs, py::dict constants) {
             const T* dy = data<T>(a[0]);
             const P* at = data<P>(a[1]);
             T* dx = data<T>(a[2]);
-            const std::int64_t rows = p.last ? p.pixel_rows() : p.rows();
-            const std::int64_t unit = p.last || p.halves() ? 1 : p.out_h;
-            in_tasks(p, rows, unit, [&](std::int64_t first, std::int64_t last) {
-                if (p.last)
-                    TL_PICK(put_last<T, P>)(p, dy, at, dx, first, last);
-                else if (p.halves())
+            const bool rows = p.last ? p.apart() : p.halves();
+            const std::int64_t tasks = rows ? p.rows() : p.last ? p.images * p.blocks : p.planes;
+            in_tasks(p, tasks, [&](std::int64_t first, std::int64_t last) {
+                if (p.last && rows)
+                    TL_PICK(put_apart_last<T, P>)(p, dy, at, dx, first, last);
+                else if (p.last)
+                    TL_PICK(put_any_last<T, P>)(p, dy, at, dx, first, last);
+                else if (rows)
                     TL_PICK(put_2x2<T, P>)(p, dy, at, dx, first, last);
                 else
                     TL_PICK(put_any<T, P>)(p, dy, at, dx, first, last);
@@ -227,7 +235,7 @@ py::object pool_take(py::tuple specs, py::tuple outs, py::dict constants) {
         using T = decltype(t);
         using P = decltype(place);
         return tl::bind(3, [p](PyObject* const* a) {
-            in_tasks(p, p.rows(), 1, [&](std::int64_t first, std::int64_t last) {
+            in_tasks(p, p.rows(), [&](std::int64_t first, std::int64_t last) {
                 take<T, P>(p, data<T>(a[0]), data<P>(a[1]), data<T>(a[2]), first, last);
             });
         });
@@ -240,7 +248,7 @@ py::object avg_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
         return tl::bind(2, [p](PyObject* const* a) {
             const T* x = data<T>(a[0]);
             T* y = data<T>(a[1]);
-            in_tasks(p, p.rows(), 1, [&](std::int64_t first, std::int64_t last) {
+            in_tasks(p, p.rows(), [&](std::int64_t first, std::int64_t last) {
                 if (p.last)
                     TL_PICK(mean_last<T>)(p, x, y, first, last);
                 else if (p.halves())
@@ -258,15 +266,18 @@ py::object avg_pool2d_dx(py::tuple specs, py::tuple outs, py::dict constants) {
         return tl::bind(2, [p](PyObject* const* a) {
             const T* dy = data<T>(a[0]);
             T* dx = data<T>(a[1]);
-            const bool halves = !p.last && p.halves();
-            in_tasks(p, halves ? p.rows() : p.pixel_rows(), 1, [&](std::int64_t first, std::int64_t last) {
+            const bool apart = p.last ? p.apart() : p.halves();
+            in_tasks(p, apart ? p.rows() : p.pixel_rows(), [&](std::int64_t first, std::int64_t last) {
                 struct Sums;
-                if (p.last)
-                    TL_PICK(mean_dx_last<T>)(p, dy, dx, first, last);
-                else if (halves)
+                if (p.last && apart)
+                    TL_PICK(mean_dx_apart_last<T>)(p, dy, dx, first, last);
+                else if (p.last)
+                    TL_PICK(mean_dx_last<T>)
+                    (p, dy, dx, first, last, tl::scratch<Sums, T>(p.out_w * p.channels + widest));
+                else if (apart)
                     TL_PICK(mean_dx_2x2<T>)(p, dy, dx, first, last);
                 else
-                    TL_PICK(mean_dx_any<T>)(p, dy, dx, first, last, tl::scratch<Sums, T>(p.out_w));
+                    TL_PICK(mean_dx_any<T>)(p, dy, dx, first, last, tl::scratch<Sums, T>(2 * p.out_w));
             });
         });
     });

@@ -75,14 +75,20 @@ TL_INLINE void meet(Best<T>& best, const Vec<T>& v, std::int64_t place) {
 }
 
 // ---- (N, C, H, W), windows of 2 x 2 side by side
+// The first of the two rows of pixels that belong to a row of windows.
+TL_INLINE std::int64_t pixel_row(const Pooling& p, std::int64_t row) {
+    return row / p.out_h * p.h + row % p.out_h * 2;
+}
+
 // Calls f(whole, j, n, a, b, c, d) with the four pixels of the n windows from j, for each row of windows.
 template <class T, class F>
 TL_INLINE void each_2x2(const Pooling& p, const T* x, std::int64_t row, std::int64_t room, F f) {
-    const T* top = x + (row / p.out_h * p.h + row % p.out_h * 2) * p.w;
+    const std::int64_t out_w = p.out_w;
+    const T* top = x + pixel_row(p, row) * p.w;
     const T* low = top + p.w;
     constexpr std::int64_t L = lanes<T>;
     const std::int64_t there = (x + p.planes * p.h * p.w - low) / 2;
-    each_vector<T>(p.out_w, std::min(room, there), [&](auto whole, std::int64_t j, std::int64_t n) {
+    each_vector<T>(out_w, std::min(room, there), [&](auto whole, std::int64_t j, std::int64_t n) {
         const std::int64_t one = std::min(2 * n, L), two = 2 * n - one;
         const Vec<T> t0 = some(whole, top + 2 * j, one), t1 = some(whole, top + 2 * j + L, two);
         const Vec<T> l0 = some(whole, low + 2 * j, one), l1 = some(whole, low + 2 * j + L, two);
@@ -123,25 +129,21 @@ void mean_2x2(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64
 template <class T, class F>
 TL_INLINE void spread_row(const Pooling& p, T* dx, std::int64_t room_dx, std::int64_t room_dy, F pixel) {
     constexpr std::int64_t L = lanes<T>;
-    each_vector<T>(p.out_w, std::min(room_dx / 2, room_dy), [&](auto whole, std::int64_t j, std::int64_t n) {
+    const std::int64_t out_w = p.out_w, w = p.w;
+    each_vector<T>(out_w, std::min(room_dx / 2, room_dy), [&](auto whole, std::int64_t j, std::int64_t n) {
         Vec<T> even, odd;
         pixel(whole, j, n, even, odd);
         const std::int64_t one = std::min(2 * n, L), two = 2 * n - one;
         put(whole, dx + 2 * j, one, zip_low<T>(even, odd));
         put(whole, dx + 2 * j + L, two, zip_high<T>(even, odd));
     });
-    for (std::int64_t c = 2 * p.out_w; c < p.w; ++c) dx[c] = 0;
+    for (std::int64_t c = 2 * out_w; c < w; ++c) dx[c] = 0;
 }
 
 template <class T>
 TL_INLINE void zero_rows(const Pooling& p, T* dx, std::int64_t row) {
     if (row % p.out_h == p.out_h - 1 && p.h > 2 * p.out_h)
         std::memset(dx + (row / p.out_h * p.h + 2 * p.out_h) * p.w, 0, (p.h - 2 * p.out_h) * p.w * sizeof(T));
-}
-
-// Where in dx the two rows that belong to a row of windows begin; `end` is where the task's rows end.
-TL_INLINE std::int64_t pixel_row(const Pooling& p, std::int64_t row) {
-    return row / p.out_h * p.h + row % p.out_h * 2;
 }
 
 template <class T, class P>
@@ -270,144 +272,222 @@ void mean_any(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64
     });
 }
 
-// Whole planes: windows that overlap write the same pixels.
+// Adds each window's number to the pixel of its place. `to` is the first pixel of an image, `depth` the step between
+// pixels; window (o, j) has its `many` numbers (of as many channels) at (o * out_w + j) * depth of dy and place.
+template <class T, class P>
+TL_INLINE void scatter(const Pooling& p, const T* dy, const P* place, T* to, std::int64_t depth, std::int64_t many) {
+    const std::int64_t h = p.h, w = p.w, out_w = p.out_w, taps = p.kernel_h * p.kernel_w;
+    const std::int64_t reach_h = p.dilation_h * (p.kernel_h - 1), reach_w = p.dilation_w * (p.kernel_w - 1);
+    const std::int64_t *rows = p.place_row.data(), *columns = p.place_column.data(), *pixel = p.place_pixel.data();
+    const std::int64_t step_h = p.step_h, step_w = p.step_w, pad_h = p.pad_h, pad_w = p.pad_w;
+    for (std::int64_t o = 0; o < p.out_h; ++o)
+        for (std::int64_t j = 0; j < out_w; ++j) {
+            const std::int64_t top = o * step_h - pad_h, left = j * step_w - pad_w, at = (o * out_w + j) * depth;
+            const bool inside = top >= 0 && left >= 0 && top + reach_h < h && left + reach_w < w;
+            for (std::int64_t c = 0; c < many; ++c) {
+                const std::int64_t k = place[at + c];
+                if (static_cast<std::uint64_t>(k) >= static_cast<std::uint64_t>(taps)) continue;
+                if (!inside && (top + rows[k] < 0 || top + rows[k] >= h || left + columns[k] < 0 ||
+                                left + columns[k] >= w))
+                    continue;
+                to[(top * w + left + pixel[k]) * depth + c] += dy[at + c];
+            }
+        }
+}
+
+// Whole planes [first, last): windows that overlap write the same pixels.
 template <class T, class P>
 void put_any(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
-    for (std::int64_t plane = first / p.out_h; plane < last / p.out_h; ++plane) {
+    for (std::int64_t plane = first; plane < last; ++plane) {
+        const std::int64_t at = plane * p.out_h * p.out_w;
         T* to = dx + plane * p.h * p.w;
         std::memset(to, 0, p.h * p.w * sizeof(T));
-        for (std::int64_t o = 0; o < p.out_h; ++o)
-            for (std::int64_t j = 0; j < p.out_w; ++j) {
-                const std::int64_t window = (plane * p.out_h + o) * p.out_w + j, k = place[window];
-                if (static_cast<std::uint64_t>(k) >= static_cast<std::uint64_t>(p.kernel_h * p.kernel_w)) continue;
-                const std::int64_t r = o * p.step_h - p.pad_h + p.place_row[k];
-                const std::int64_t c = j * p.step_w - p.pad_w + p.place_column[k];
-                if (static_cast<std::uint64_t>(r) < static_cast<std::uint64_t>(p.h) &&
-                    static_cast<std::uint64_t>(c) < static_cast<std::uint64_t>(p.w))
-                    to[r * p.w + c] += dy[window];
-            }
+        scatter(p, dy + at, place + at, to, 1, 1);
     }
 }
 
-// Rows of dx: the gradients of the windows above and below are added first, then dealt out along the row.
+// Rows of dx: the gradients of the windows above and below are added first, then dealt out along the row. `scratch`
+// has room for two rows of windows.
 template <class T>
 void mean_dx_any(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last, T* scratch) {
+    const std::int64_t w = p.w, out_w = p.out_w, s = p.step_w;
+    T* share = scratch + out_w;
+    for (std::int64_t j = 0; j < out_w; ++j) share[j] = static_cast<T>(1 / p.column_count[j]);
     for (std::int64_t row = first; row < last; ++row) {
         const std::int64_t plane = row / p.h, r = row % p.h;
-        T* to = dx + row * p.w;
-        std::memset(to, 0, p.w * sizeof(T));
-        const auto begin = p.row_begin[r], end = p.row_begin[r + 1];
-        if (begin == end) continue;
-        for (std::int64_t j = 0; j < p.out_w; ++j) scratch[j] = 0;
-        for (auto m = begin; m < end; ++m) {
+        T* to = dx + row * w;
+        std::memset(to, 0, w * sizeof(T));
+        std::memset(scratch, 0, out_w * sizeof(T));
+        for (auto m = p.row_begin[r]; m < p.row_begin[r + 1]; ++m) {
             const std::int64_t o = p.row_meets[m].window;
-            const T* from = dy + (plane * p.out_h + o) * p.out_w;
-            const T count = static_cast<T>(p.row_count[o]);
-            for (std::int64_t j = 0; j < p.out_w; ++j)
-                scratch[j] += from[j] / (count * static_cast<T>(p.column_count[j]));
+            const T* from = dy + (plane * p.out_h + o) * out_w;
+            const T part = static_cast<T>(1 / p.row_count[o]);
+            for (std::int64_t j = 0; j < out_w; ++j) scratch[j] += from[j] * part * share[j];
         }
         for (std::int64_t k = 0; k < p.kernel_w; ++k) {
-            const std::int64_t s = p.step_w, at = k - p.pad_w;
+            const std::int64_t at = k - p.pad_w;
             const std::int64_t j0 = at < 0 ? (-at + s - 1) / s : 0;
-            const std::int64_t j1 = at < p.w ? std::min(p.out_w, (p.w - 1 - at) / s + 1) : 0;
-            for (std::int64_t j = j0; j < j1; ++j) to[j * s + at] += scratch[j];
+            const std::int64_t j1 = at < w ? std::min(out_w, (w - 1 - at) / s + 1) : 0;
+            if (s == 1)
+                for (std::int64_t j = j0; j < j1; ++j) to[j + at] += scratch[j];
+            else
+                for (std::int64_t j = j0; j < j1; ++j) to[j * s + at] += scratch[j];
         }
     }
 }
 
 // ---- (N, H, W, C) in memory: vectors of channels
+template <int N>
+using Fixed = std::integral_constant<std::int64_t, N>;
+
+// Calls f(kh, kw, ...) with sizes known to the compiled code for the usual windows.
+template <class F>
+TL_INLINE void with_window(std::int64_t kh, std::int64_t kw, F f) {
+    if (kh == 2 && kw == 2)
+        f(Fixed<2>{}, Fixed<2>{});
+    else if (kh == 3 && kw == 3)
+        f(Fixed<3>{}, Fixed<3>{});
+    else
+        f(kh, kw);
+}
+
+// Calls f(o, window, from, i0, k0, rows, columns, room) for each window: its taps are those from (i0, k0) on in `rows`
+// rows and columns, the first at `from`; `room` channels from the window's first may be read and written.
+template <class T, class F>
+TL_INLINE void each_window(const Pooling& p, const T* x, std::int64_t first, std::int64_t last, F f) {
+    const std::int64_t C = p.channels, out_h = p.out_h, out_w = p.out_w, w = p.w, image = p.h * p.w * C;
+    const std::int64_t step_w = p.step_w, pad_w = p.pad_w, dilation_h = p.dilation_h, dilation_w = p.dilation_w;
+    const std::int32_t* first_column = p.first_column.data();
+    const std::int64_t* last_column = p.last_column.data();
+    for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t n = row / out_h, o = row % out_h, i0 = p.first_row[o], rows = p.last_row[o] - i0;
+        const std::int64_t top = o * p.step_h - p.pad_h + i0 * dilation_h, in_x = (p.images - n) * image;
+        for (std::int64_t j = 0; j < out_w; ++j) {
+            const std::int64_t k0 = first_column[j], columns = last_column[j] - k0;
+            const std::int64_t left = j * step_w - pad_w + k0 * dilation_w;
+            const std::int64_t far = ((top + (rows - 1) * dilation_h) * w + left + (columns - 1) * dilation_w) * C;
+            const std::int64_t window = (row * out_w + j) * C;
+            f(o, j, window, x + n * image + (top * w + left) * C, i0, k0, rows, columns,
+              std::min(last * out_w * C - window, in_x - far));
+        }
+    }
+}
+
 template <class T, class P>
 void max_last(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last) {
-    const std::int64_t C = p.channels;
-    for (std::int64_t row = first; row < last; ++row) {
-        const std::int64_t o = row % p.out_h, i0 = p.first_row[o], i1 = p.last_row[o];
-        const T* image = x + row / p.out_h * p.h * p.w * C;
-        const std::int64_t top = o * p.step_h - p.pad_h, left_in_x = (p.images - row / p.out_h) * p.h * p.w * C;
-        for (std::int64_t j = 0; j < p.out_w; ++j) {
-            const std::int64_t k0 = p.first_column[j], k1 = p.last_column[j], left = j * p.step_w - p.pad_w;
-            const std::int64_t window = (row * p.out_w + j) * C;
-            const std::int64_t far = ((top + (i1 - 1) * p.dilation_h) * p.w + left + (k1 - 1) * p.dilation_w) * C;
-            const std::int64_t room = std::min(last * p.out_w * C - window, left_in_x - far);
+    const std::int64_t C = p.channels, kernel_w = p.kernel_w;
+    const std::int64_t down = p.dilation_h * p.w * C, right = p.dilation_w * C;
+    each_window(p, x, first, last, [&](std::int64_t, std::int64_t, std::int64_t window, const T* from, std::int64_t i0,
+                                       std::int64_t k0, std::int64_t rows, std::int64_t columns, std::int64_t room) {
+        with_window(rows, columns, [&](auto kh, auto kw) {
             each_vector<T>(C, room, [&](auto whole, std::int64_t c, std::int64_t n) {
-                Best<T> best{all(-std::numeric_limits<T>::infinity()), everywhere<T>(i0 * p.kernel_w + k0)};
-                for (std::int64_t i = i0; i < i1; ++i) {
-                    const T* from = image + ((top + i * p.dilation_h) * p.w + left) * C + c;
-                    for (std::int64_t k = k0; k < k1; ++k)
-                        meet(best, some(whole, from + k * p.dilation_w * C, n), i * p.kernel_w + k);
-                }
+                Best<T> best{all(-std::numeric_limits<T>::infinity()), everywhere<T>(i0 * kernel_w + k0)};
+                for (std::int64_t i = 0; i < kh; ++i)
+                    for (std::int64_t k = 0; k < kw; ++k)
+                        meet(best, some(whole, from + i * down + k * right + c, n), (i0 + i) * kernel_w + k0 + k);
                 put(whole, y + window + c, n, best.value);
                 store_places<T>(place + window + c, n, best.place);
             });
-        }
-    }
+        });
+    });
 }
 
 template <class T>
 void mean_last(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64_t last) {
-    const std::int64_t C = p.channels;
-    for (std::int64_t row = first; row < last; ++row) {
-        const std::int64_t o = row % p.out_h, i0 = p.first_row[o], i1 = p.last_row[o];
-        const T* image = x + row / p.out_h * p.h * p.w * C;
-        const std::int64_t top = o * p.step_h - p.pad_h, left_in_x = (p.images - row / p.out_h) * p.h * p.w * C;
-        for (std::int64_t j = 0; j < p.out_w; ++j) {
-            const std::int64_t k0 = p.first_column[j], k1 = p.last_column[j], left = j * p.step_w - p.pad_w;
-            const std::int64_t window = (row * p.out_w + j) * C;
-            const std::int64_t far = ((top + i1 - 1) * p.w + left + k1 - 1) * C;
-            const std::int64_t room = std::min(last * p.out_w * C - window, left_in_x - far);
-            const T count = static_cast<T>(p.row_count[o] * p.column_count[j]);
+    const std::int64_t C = p.channels, down = p.w * C;
+    const double *row_count = p.row_count.data(), *column_count = p.column_count.data();
+    each_window(p, x, first, last, [&](std::int64_t o, std::int64_t j, std::int64_t window, const T* from, std::int64_t,
+                                       std::int64_t, std::int64_t rows, std::int64_t columns, std::int64_t room) {
+        const T count = static_cast<T>(row_count[o] * column_count[j]);
+        with_window(rows, columns, [&](auto kh, auto kw) {
             each_vector<T>(C, room, [&](auto whole, std::int64_t c, std::int64_t n) {
                 Vec<T> total = {};
-                for (std::int64_t i = i0; i < i1; ++i) {
-                    const T* from = image + ((top + i) * p.w + left) * C + c;
-                    for (std::int64_t k = k0; k < k1; ++k) total += some(whole, from + k * C, n);
-                }
+                for (std::int64_t i = 0; i < kh; ++i)
+                    for (std::int64_t k = 0; k < kw; ++k) total += some(whole, from + i * down + k * C + c, n);
                 put(whole, y + window + c, n, total / count);
             });
-        }
-    }
+        });
+    });
 }
 
-// Rows of dx, each pixel the sum over the windows that it is in, in the order of its places there:
-// part(whole, window, place, c, n) is what one of them gives.
+// dx where windows lie side by side, each pixel in one of them or in none: value(whole, at, place, n) is what the window
+// whose numbers lie at `at` gives.
 template <class T, class F>
-TL_INLINE void gather_last(const Pooling& p, T* dx, std::int64_t first, std::int64_t last, F part) {
-    const std::int64_t C = p.channels, windows = p.images * p.out_h * p.out_w;
+TL_INLINE void spread_last(const Pooling& p, T* dx, std::int64_t first, std::int64_t last, F value) {
+    const std::int64_t C = p.channels, out_h = p.out_h, out_w = p.out_w, kh = p.kernel_h, kw = p.kernel_w, w = p.w;
+    const std::int64_t windows = p.images * out_h * out_w;
+    const auto pixel_row = [&](std::int64_t row) { return row / out_h * p.h + row % out_h * kh; };
+    const T* end = dx + pixel_row(last) * w * C;
     for (std::int64_t row = first; row < last; ++row) {
-        const std::int64_t n0 = row / p.h, m0 = p.row_begin[row % p.h], m1 = p.row_begin[row % p.h + 1];
-        for (std::int64_t j = 0; j < p.w; ++j) {
-            const std::int64_t q0 = p.column_begin[j], q1 = p.column_begin[j + 1];
-            T* to = dx + (row * p.w + j) * C;
-            // meetings stand in the order of places: the first ones are those with the furthest windows
-            const std::int64_t far = m0 < m1 && q0 < q1 ? (n0 * p.out_h + p.row_meets[m0].window) * p.out_w +
-                                                              p.column_meets[q0].window
-                                                        : 0;
-            const std::int64_t room = std::min((last * p.w - row * p.w - j) * C, (windows - far) * C);
-            each_vector<T>(C, room, [&](auto whole, std::int64_t c, std::int64_t n) {
-                Vec<T> total = {};
-                for (std::int64_t m = m0; m < m1; ++m) {
-                    const std::int64_t line = (n0 * p.out_h + p.row_meets[m].window) * p.out_w;
-                    const std::int64_t k = p.row_meets[m].tap * p.kernel_w;
-                    for (std::int64_t q = q0; q < q1; ++q)
-                        total += part(whole, line + p.column_meets[q].window, k + p.column_meets[q].tap, c, n);
-                }
-                put(whole, to + c, n, total);
-            });
+        T* to = dx + pixel_row(row) * w * C;
+        for (std::int64_t i = 0; i < kh; ++i, to += (w - out_w * kw) * C) {
+            for (std::int64_t j = 0; j < out_w; ++j) {
+                const std::int64_t at = (row * out_w + j) * C, in_dy = windows * C - at;
+                for (std::int64_t k = 0; k < kw; ++k, to += C)
+                    each_vector<T>(C, std::min(end - to, in_dy), [&](auto whole, std::int64_t c, std::int64_t n) {
+                        put(whole, to + c, n, value(whole, at + c, i * kw + k, n));
+                    });
+            }
+            std::memset(to, 0, (w - out_w * kw) * C * sizeof(T));
         }
+        if (row % out_h == out_h - 1) std::memset(to, 0, (p.h - out_h * kh) * w * C * sizeof(T));
     }
 }
 
 template <class T, class P>
-void put_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
-    gather_last(p, dx, first, last, [&](auto whole, std::int64_t window, std::int64_t k, std::int64_t c, std::int64_t n) {
-        const std::int64_t at = window * p.channels + c;
+void put_apart_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+    spread_last(p, dx, first, last, [=](auto whole, std::int64_t at, std::int64_t k, std::int64_t n) {
         return load_places<T>(place + at, n) == everywhere<T>(k) ? some(whole, dy + at, n) : Vec<T>{};
     });
 }
 
 template <class T>
-void mean_dx_last(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last) {
-    gather_last(p, dx, first, last, [&](auto whole, std::int64_t window, std::int64_t, std::int64_t c, std::int64_t n) {
-        const std::int64_t o = window / p.out_w % p.out_h, j = window % p.out_w;
-        return some(whole, dy + window * p.channels + c, n) / static_cast<T>(p.row_count[o] * p.column_count[j]);
+void mean_dx_apart_last(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last) {
+    const T count = static_cast<T>(p.row_count[0] * p.column_count[0]);
+    spread_last(p, dx, first, last, [=](auto whole, std::int64_t at, std::int64_t, std::int64_t n) {
+        return some(whole, dy + at, n) / count;
     });
+}
+
+// Blocks [first, last) of channels: block b is those from b % p.blocks * wide of image b / p.blocks.
+template <class T, class P>
+void put_any_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+    const std::int64_t C = p.channels, wide = (C + p.blocks - 1) / p.blocks, pixels = p.h * p.w;
+    for (std::int64_t b = first; b < last; ++b) {
+        const std::int64_t n = b / p.blocks, c = b % p.blocks * wide, many = std::min(wide, C - c);
+        if (many <= 0) continue;
+        T* to = dx + n * pixels * C + c;
+        for (std::int64_t k = 0; k < pixels; ++k) std::memset(to + k * C, 0, many * sizeof(T));
+        const std::int64_t at = n * p.out_h * p.out_w * C + c;
+        scatter(p, dy + at, place + at, to, C, many);
+    }
+}
+
+// Rows of dx, as mean_dx_any. `scratch` has room for a row of windows and a vector.
+template <class T>
+void mean_dx_last(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::int64_t last, T* scratch) {
+    const std::int64_t C = p.channels, w = p.w, line = p.out_w * C;
+    for (std::int64_t row = first; row < last; ++row) {
+        const std::int64_t n = row / p.h, r = row % p.h;
+        std::memset(scratch, 0, line * sizeof(T));
+        for (auto m = p.row_begin[r]; m < p.row_begin[r + 1]; ++m) {
+            const std::int64_t o = p.row_meets[m].window;
+            const T* from = dy + (n * p.out_h + o) * line;
+            const T part = static_cast<T>(1 / p.row_count[o]);
+            for (std::int64_t j = 0; j < line; ++j) scratch[j] += from[j] * part;
+        }
+        const Meeting* meets = p.column_meets.data();
+        for (std::int64_t j = 0; j < w; ++j) {
+            const std::int64_t q0 = p.column_begin[j], q1 = p.column_begin[j + 1];
+            T* to = dx + (row * w + j) * C;
+            each_vector<T>(C, (last - row) * w * C - j * C, [&](auto whole, std::int64_t c, std::int64_t n) {
+                Vec<T> total = {};
+                for (std::int64_t q = q0; q < q1; ++q) {
+                    const std::int64_t window = meets[q].window;
+                    total += load(scratch + window * C + c) * static_cast<T>(1 / p.column_count[window]);
+                }
+                put(whole, to + c, n, total);
+            });
+        }
+    }
 }

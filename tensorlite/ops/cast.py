@@ -9,7 +9,16 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, PRESERVE, STRIDED, asked_format, channels_last, spec_of
+from tensorlite.autograd.spec import (
+    CHANNELS_LAST,
+    CONTIGUOUS,
+    PRESERVE,
+    STRIDED,
+    Spec,
+    asked_format,
+    channels_last,
+    spec_of,
+)
 from tensorlite.autograd.tensor import Tensor, copied, lies
 from tensorlite.backends import Device, backend
 from tensorlite.dtypes import as_dtype
@@ -115,6 +124,12 @@ laid_p.ref(lambda x, format: np.array(x.tolist(), x.dtype).reshape(x.shape))
 def laid(x: Tensor, *, format: str) -> Tensor:
     """A copy in a memory format; the gradient comes back as it is."""
     return laid_p(x, format=format)
+
+
+def laid_as(x: Tensor, like: Spec) -> Tensor:
+    """x in the memory format of ``like`` (contiguous where that is not known): itself where it lies so."""
+    spec = x._spec.laid(like.packed().format)
+    return x if x._spec is spec else laid_p(x, format=spec.format)
 
 
 @method()

@@ -15,9 +15,10 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, op
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import Spec
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
+from tensorlite.ops.cast import laid_as
 from tensorlite.ops.slices import x_spec_zeros
 from tensorlite.shapes import index, windows
 
@@ -117,6 +118,17 @@ def _pooled(name: str, x: Spec, kernel: tuple, stride: tuple, padding: tuple, di
     return (*x.shape[:-2], *out)
 
 
+def _beside(x: Spec, shape: tuple, dtype: Any = None) -> Spec:
+    """The spec of an output that lies in memory as x does."""
+    return x.like(*shape, dtype=dtype).laid(x.packed().format)
+
+
+def _one_layout(*specs: Spec, **how: Any) -> bool:
+    """Whether inputs lie alike; those of one channel or one pixel lie as any other."""
+    tell = [s.format for s in specs if s.ndim == 4 and s.size and s.shape[1] > 1 and s.shape[2] * s.shape[3] > 1]
+    return len(set(tell)) < 2
+
+
 def _two(name: str, value: Any, what: str) -> tuple[int, int]:
     if not isinstance(value, (tuple, list)):
         value = (value,)
@@ -168,7 +180,8 @@ def _(x, *, kernel, stride, padding, dilation, ceil):
     if x.dtype.name == "bool":
         raise DTypeError("max_pool2d: got bool; wanted numbers (not implemented for 'Bool')")
     shape = _pooled("max_pool2d", x, kernel, stride, padding, dilation, ceil)
-    return x.like(*shape), x.like(*shape, dtype=dtypes.uint8 if kernel[0] * kernel[1] <= 256 else dtypes.int32)
+    places = dtypes.uint8 if kernel[0] * kernel[1] <= 256 else dtypes.int32
+    return _beside(x, shape), _beside(x, shape, places)
 
 
 @primitive(name="pool_take", torch=None)
@@ -201,16 +214,22 @@ def pool_indices_p(xp, place, out, *, size, kernel, stride, padding, dilation):
     xp.add((i * dilation[0] + rows) * size[1], j * dilation[1] + columns, out=out)
 
 
-pool_take_p.spec(lambda x, place, **_: x.like(*place.shape))
-pool_put_p.spec(lambda dy, place, *, size, **_: dy.like(*dy.shape[:-2], *size))
-pool_indices_p.spec(lambda place, **_: place.like(*place.shape, dtype=dtypes.int64))
+pool_take_p.spec(lambda x, place, **_: _beside(place, place.shape, x.dtype))
+pool_put_p.spec(lambda dy, place, *, size, **_: _beside(place, (*dy.shape[:-2], *size), dy.dtype))
+pool_indices_p.spec(lambda place, **_: _beside(place, place.shape, dtypes.int64))
 
 
 @max_pool2d_p.grad
 def _(g, out_place, x_spec, kernel, stride, padding, dilation, want):
     return (
         pool_put_p(
-            g[0], out_place, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
+            laid_as(g[0], out_place._spec),
+            out_place,
+            size=x_spec.shape[-2:],
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
         ),
     )
 
@@ -218,18 +237,24 @@ def _(g, out_place, x_spec, kernel, stride, padding, dilation, want):
 pool_take_p.grad(
     place=None,
     x=lambda g, place, x_spec, kernel, stride, padding, dilation: pool_put_p(
-        g, place, size=x_spec.shape[-2:], kernel=kernel, stride=stride, padding=padding, dilation=dilation
+        laid_as(g, place._spec),
+        place,
+        size=x_spec.shape[-2:],
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
     ),
 )
 pool_put_p.grad(
     place=None,
     dy=lambda g, place, kernel, stride, padding, dilation: pool_take_p(
-        g, place, kernel=kernel, stride=stride, padding=padding, dilation=dilation
+        laid_as(g, place._spec), place, kernel=kernel, stride=stride, padding=padding, dilation=dilation
     ),
 )
 pool_indices_p.nograd()
 for _p in (max_pool2d_p, pool_take_p, pool_put_p):
-    _p.kernel("cpu", _p.op.name, "f4 f8")
+    _p.kernel("cpu", _p.op.name, "f4 f8", when=_one_layout, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 _2x2 = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
 _3x2 = dict(kernel=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
@@ -422,13 +447,13 @@ def _(x, *, kernel, stride, padding, ceil, include, divisor):
         raise ShapeError("avg_pool2d: divisor_override 0; divisor must be not zero")
     if x.dtype.name == "bool":
         raise DTypeError("avg_pool2d: got bool; wanted numbers (not implemented for 'Bool')")
-    return x.like(*_pooled("avg_pool2d", x, kernel, stride, padding, (1, 1), ceil))
+    return _beside(x, _pooled("avg_pool2d", x, kernel, stride, padding, (1, 1), ceil))
 
 
-avg_pool2d_dx_p.spec(lambda dy, *, size, **_: dy.like(*dy.shape[:-2], *size))
+avg_pool2d_dx_p.spec(lambda dy, *, size, **_: _beside(dy, (*dy.shape[:-2], *size)))
 avg_pool2d_p.grad(
     x=lambda g, x_spec, kernel, stride, padding, ceil, include, divisor: avg_pool2d_dx_p(
-        g,
+        laid_as(g, x_spec),
         size=x_spec.shape[-2:],
         kernel=kernel,
         stride=stride,
@@ -443,8 +468,8 @@ avg_pool2d_dx_p.grad(
         g, kernel=kernel, stride=stride, padding=padding, ceil=ceil, include=include, divisor=divisor
     )
 )
-avg_pool2d_p.kernel("cpu", "avg_pool2d", "f4 f8")
-avg_pool2d_dx_p.kernel("cpu", "avg_pool2d_dx", "f4 f8")
+avg_pool2d_p.kernel("cpu", "avg_pool2d", "f4 f8", formats=(CONTIGUOUS, CHANNELS_LAST))
+avg_pool2d_dx_p.kernel("cpu", "avg_pool2d_dx", "f4 f8", formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 @avg_pool2d_p.cases
