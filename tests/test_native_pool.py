@@ -173,6 +173,23 @@ def test_ops_take_the_compiled_kernels():
         assert op.op.entry(tuple(t._spec for t in given), dict(how, **kw)).native, op
 
 
+@pytest.mark.parametrize("call", [
+    lambda F, x: F.max_pool2d(x, 3, 2, 1), lambda F, x: F.avg_pool2d(x, 2), lambda F, x: F.max_pool2d(x, 6)
+])  # fmt: skip
+@pytest.mark.parametrize("turned", [False, True])
+def test_channels_last_in_and_out(call, turned):
+    """``turned``: the gradient comes in contiguous."""
+    F, value = tl.nn.functional, tl.randn(2, 3, 6, 6)
+    x, z = value.clone().requires_grad_(), value.to(memory_format=tl.channels_last).requires_grad_()
+    y, w = call(F, x), call(F, z)
+    assert w.is_contiguous(memory_format=tl.channels_last)
+    g = tl.randn(*y.shape)
+    y.backward(g)
+    w.backward(g if turned else g.to(memory_format=tl.channels_last))
+    assert (y == w).all() and (x.grad == z.grad).all()
+    assert z.grad.is_contiguous(memory_format=tl.channels_last)
+
+
 @pytest.mark.slow
 def test_fuzz_pool():
     seed = int(np.random.default_rng().integers(1 << 32))

@@ -19,13 +19,30 @@ struct Narrow {
 };
 
 template <class T, class P>
+TL_INLINE Ints<T> widen(const typename Narrow<T, P>::type& v) {
+#if TL_LEVEL > 0  // GCC would take bytes one by one
+    if constexpr (sizeof(P) == 1) {
+        __m128i bytes = _mm_setzero_si128();
+        std::memcpy(&bytes, &v, sizeof v);
+#if TL_LEVEL == 2
+        // the masked kind, since GCC warns of its own header in the other
+        return (Ints<T>)(sizeof(T) == 4 ? _mm512_maskz_cvtepu8_epi32(-1, bytes) : _mm512_maskz_cvtepu8_epi64(-1, bytes));
+#else
+        return (Ints<T>)(sizeof(T) == 4 ? _mm256_cvtepu8_epi32(bytes) : _mm256_cvtepu8_epi64(bytes));
+#endif
+    }
+#endif
+    return __builtin_convertvector(v, Ints<T>);
+}
+
+template <class T, class P>
 TL_INLINE Ints<T> load_places(const P* p, std::int64_t n) {
     typename Narrow<T, P>::type v = {};
     if (n == lanes<T>)
         std::memcpy(&v, p, sizeof v);
     else
         for (std::int64_t l = 0; l < n; ++l) v[l] = p[l];
-    return __builtin_convertvector(v, Ints<T>);
+    return widen<T, P>(v);
 }
 
 template <class T, class P>
@@ -190,8 +207,11 @@ template <class T>
 void deal_row(const Pooling& p, const T* x, std::int64_t room, T fill, T* to) {
     constexpr std::int64_t L = lanes<T>;
     const std::int64_t s = p.step_w, pad = p.pad_w;
+    const std::int64_t needed = p.out_w + p.dilation_w * (p.kernel_w - 1) / s;
     if (s == 1) {
-        std::memcpy(to + pad, x, p.w * sizeof(T));
+        std::int64_t m = 0;
+        for (; m < p.w && m + L <= room; m += L) store(to + pad + m, load(x + m));
+        for (; m < p.w; ++m) to[pad + m] = x[m];
     } else if (s == 2) {
         T* even = to + (pad & 1) * p.phase + pad / 2;
         T* odd = to + (~pad & 1) * p.phase + (pad + 1) / 2;
@@ -212,11 +232,12 @@ void deal_row(const Pooling& p, const T* x, std::int64_t room, T fill, T* to) {
             if (++u == s) u = 0, ++m;
         }
     }
-    for (std::int64_t q = 0; q < s; ++q) {  // the padding: what of phase q lies before and behind the image
+    // the padding: what of phase q lies before and behind the image, as far as windows reach
+    for (std::int64_t q = 0; q < s; ++q) {
         const std::int64_t begin = (std::max<std::int64_t>(pad - q, 0) + s - 1) / s;
         const std::int64_t end = (std::max<std::int64_t>(pad + p.w - q, 0) + s - 1) / s;
         for (std::int64_t m = 0; m < begin; ++m) to[q * p.phase + m] = fill;
-        for (std::int64_t m = end; m < p.phase; ++m) to[q * p.phase + m] = fill;
+        for (std::int64_t m = end; m < needed; ++m) to[q * p.phase + m] = fill;
     }
 }
 
@@ -457,7 +478,10 @@ void put_any_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int
         const std::int64_t n = b / p.blocks, c = b % p.blocks * wide, many = std::min(wide, C - c);
         if (many <= 0) continue;
         T* to = dx + n * pixels * C + c;
-        for (std::int64_t k = 0; k < pixels; ++k) std::memset(to + k * C, 0, many * sizeof(T));
+        if (many == C)
+            std::memset(to, 0, pixels * C * sizeof(T));
+        else
+            for (std::int64_t k = 0; k < pixels; ++k) std::memset(to + k * C, 0, many * sizeof(T));
         const std::int64_t at = n * p.out_h * p.out_w * C + c;
         scatter(p, dy + at, place + at, to, C, many);
     }

@@ -221,17 +221,9 @@ pool_indices_p.spec(lambda place, **_: _beside(place, place.shape, dtypes.int64)
 
 @max_pool2d_p.grad
 def _(g, out_place, x_spec, kernel, stride, padding, dilation, want):
-    return (
-        pool_put_p(
-            laid_as(g[0], out_place._spec),
-            out_place,
-            size=x_spec.shape[-2:],
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-        ),
-    )
+    how = dict(kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+    dx = pool_put_p(laid_as(g[0], out_place._spec), out_place, size=x_spec.shape[-2:], **how)
+    return (laid_as(dx, x_spec),)  # a copy only where windows are as large as the image, and so tell no layout
 
 
 pool_take_p.grad(
@@ -452,15 +444,18 @@ def _(x, *, kernel, stride, padding, ceil, include, divisor):
 
 avg_pool2d_dx_p.spec(lambda dy, *, size, **_: _beside(dy, (*dy.shape[:-2], *size)))
 avg_pool2d_p.grad(
-    x=lambda g, x_spec, kernel, stride, padding, ceil, include, divisor: avg_pool2d_dx_p(
-        laid_as(g, x_spec),
-        size=x_spec.shape[-2:],
-        kernel=kernel,
-        stride=stride,
-        padding=padding,
-        ceil=ceil,
-        include=include,
-        divisor=divisor,
+    x=lambda g, x_spec, kernel, stride, padding, ceil, include, divisor: laid_as(
+        avg_pool2d_dx_p(
+            laid_as(g, x_spec),
+            size=x_spec.shape[-2:],
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            ceil=ceil,
+            include=include,
+            divisor=divisor,
+        ),
+        x_spec,
     )
 )
 avg_pool2d_dx_p.grad(
