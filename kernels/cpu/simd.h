@@ -80,6 +80,35 @@ TL_INLINE V smaller(const V& a, const V& b) {
     return a < b ? a : b;
 }
 
+// (The masked forms are the same instructions; GCC 12 warns of its own header at the others.)
+TL_INLINE Vec<float> square_root(const Vec<float>& v) {
+#if TL_LEVEL == 2
+    return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)v);
+#elif TL_LEVEL == 1
+    return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#elif defined(__x86_64__)
+    return (Vec<float>)_mm_sqrt_ps((__m128)v);
+#else
+    Vec<float> r;
+    for (int l = 0; l < lanes<float>; ++l) r[l] = std::sqrt(v[l]);
+    return r;
+#endif
+}
+
+TL_INLINE Vec<double> square_root(const Vec<double>& v) {
+#if TL_LEVEL == 2
+    return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)v);
+#elif TL_LEVEL == 1
+    return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
+#elif defined(__x86_64__)
+    return (Vec<double>)_mm_sqrt_pd((__m128d)v);
+#else
+    Vec<double> r;
+    for (int l = 0; l < lanes<double>; ++l) r[l] = std::sqrt(v[l]);
+    return r;
+#endif
+}
+
 // A vector's elements joined by `f` (sum, larger), always in the same order: halves onto halves.
 template <class T, class F>
 TL_INLINE T fold(const Vec<T>& v, F f) {

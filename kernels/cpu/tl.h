@@ -10,6 +10,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -23,7 +24,8 @@ T* data(PyObject* array) {
     return reinterpret_cast<T*>(py::detail::array_proxy(array)->data);
 }
 
-// Wraps `body(PyObject* const* arrays)` as a Python callable of exactly `count` arrays.
+// Wraps `body(PyObject* const* arrays)` as a Python callable of exactly `count` arrays; it gives what the body gives (a
+// new reference), or None.
 template <class Body>
 py::object bind(Py_ssize_t count, Body body) {
     struct Bound {
@@ -46,7 +48,10 @@ py::object bind(Py_ssize_t count, Body body) {
                         return nullptr;
                     }
                 try {
-                    bound->body(args);
+                    if constexpr (std::is_same_v<decltype(bound->body(args)), PyObject*>)
+                        return bound->body(args);
+                    else
+                        bound->body(args);
                 } catch (py::error_already_set& error) {  // a body refuses its values by raising
                     error.restore();
                     return nullptr;

@@ -16,9 +16,11 @@ def pick(op: Any, e: Entry, on: Any) -> None:
     """Choose the implementation: a compiled kernel whose gate opens, else the plain forward."""
     given = [s for s in e.specs if s is not None]
     floats = {s.dtype.short for s in given if s.dtype.is_floating_point}
-    if len(floats) == 1:
+    floats = floats or {s.dtype.short for s in e.outs if s.dtype.is_floating_point}
+    if op.kernels:
         for device, name, dtypes, when, around, formats in op.kernels:
-            fits = device == e.out.device.type and floats <= set(dtypes)
+            typed = not dtypes or (len(floats) == 1 and floats <= set(dtypes))
+            fits = device == (e.out or given[0]).device.type and typed
             fits = fits and (around is not None or _readable(op, given, e.outs, formats))
             if fits and (when is None or when(*e.specs, **e.kw)):
                 factory = on.kernel(name)

@@ -168,7 +168,7 @@ class Primitive(Op):
         around: Callable | None = None,
         formats: tuple[str, ...] = (CONTIGUOUS,),
     ) -> None:
-        """A compiled kernel for inputs of these dtypes. ``when(*specs, **constants)`` narrows it further.
+        """A compiled kernel for these dtypes, "" for all. ``when(*specs, **constants)`` narrows it further.
 
         ``formats`` are the memory formats that it knows of 4-D inputs and outputs, which the factory finds in
         ``spec.format``; all others are contiguous. An element-wise one may also get inputs and outputs of one shape

@@ -14,7 +14,7 @@ import numpy as np
 from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
-from tensorlite.ops.update import PIECE, SINGLE, as_data, check_table, lists, pieces, sample_table, written
+from tensorlite.ops.update import PIECE, SINGLE, as_data, by_rows, check_table, lists, pieces, sample_table, written
 
 
 def _rows(*states: str, **where: str) -> Callable[..., tuple[str, ...]]:
@@ -36,9 +36,10 @@ def _writes(kinds: Callable) -> Callable[..., tuple[int, ...]]:
 
 
 def _declare(p: Any, kinds: Callable, torch: Callable, **defaults: Any) -> Any:
-    """The law, the public function and PyTorch's counterpart of one of the steps."""
+    """The law, the compiled step, the public function and PyTorch's counterpart of one of the steps."""
     name = p.op.name
     p.nograd()
+    by_rows(p, name, lambda **constants: len(kinds(**constants)))
 
     @p.spec
     def _(lr, *tensors, **constants):

@@ -16,7 +16,6 @@ from tensorlite.autograd.spec import (
     STRIDED,
     Spec,
     asked_format,
-    channels_last,
     spec_of,
 )
 from tensorlite.autograd.tensor import Tensor, copied, lies
@@ -143,11 +142,6 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     if format is PRESERVE:
         raise RuntimeError("contiguous: got preserve_format; wanted another (unsupported by the contiguous operator)")
     return laid_p(self, format=format)
-
-
-def laid_as(y: Tensor, x: Tensor) -> Tensor:
-    """y in channels_last where x is; else as it is."""
-    return y.contiguous(channels_last) if x._spec.format is CHANNELS_LAST else y
 
 
 @method()

@@ -132,4 +132,4 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
             raise ShapeError(f"pad: ({before}, {after}) at dimension {dim} of {shape}; wanted something to be left")
         if (before, after) != (0, 0):
             input = index_select(input, dim, from_array(_sources(n, before, after, mode)))
-    return laid_as(input, own)
+    return laid_as(input, own._spec)

@@ -75,7 +75,7 @@ def interpolate(
             middle = np.float32(0.5 if mode == "nearest-exact" else 0.0)
             at = np.floor((np.arange(o, dtype=np.float32) + middle) * np.float32(ratio))  # PyTorch rounds to float32
             y = index_select(y, k + 2, from_array(np.minimum(at, n - 1).astype(np.int64)))
-    return laid_as(y, input)
+    return laid_as(y, input._spec)
 
 
 def _sizes(own: tuple, size: Any, scale_factor: Any, anew: bool) -> tuple[tuple, tuple]:

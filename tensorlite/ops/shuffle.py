@@ -34,7 +34,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         raise RuntimeError(f"pixel_shuffle: {c} channels; expects them to be divisible by the square of factor {r}")
     x = reshape(input, (*lead, c // (r * r), r, r, h, w))
     x = permute(x, (*range(n + 1), n + 3, n + 1, n + 4, n + 2))
-    return laid_as(reshape(x, (*lead, c // (r * r), h * r, w * r)), input)
+    return laid_as(reshape(x, (*lead, c // (r * r), h * r, w * r)), input._spec)
 
 
 @op(torch="nn.functional.pixel_unshuffle")
@@ -46,7 +46,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         raise RuntimeError(f"pixel_unshuffle: {h} x {w} pixels; expects both to be divisible by factor {r}")
     x = reshape(input, (*lead, c, h // r, r, w // r, r))
     x = permute(x, (*range(n + 1), n + 2, n + 4, n + 1, n + 3))
-    return laid_as(reshape(x, (*lead, c * r * r, h // r, w // r)), input)
+    return laid_as(reshape(x, (*lead, c * r * r, h // r, w // r)), input._spec)
 
 
 @pixel_shuffle.cases

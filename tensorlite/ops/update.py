@@ -7,7 +7,7 @@ is written in place, a piece at a time that stays in the cache, with a temporary
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -89,6 +89,19 @@ def pieces(tensors: tuple, n: int) -> Iterator[tuple[int, tuple]]:
                     g[...] = a
 
 
+def by_rows(p: Any, name: str, kinds: Callable[..., int]) -> None:
+    """The compiled step of ``p``, of ``kinds(**constants)`` rows. It takes any table, and says which parameters it left
+    (half types, tensors that lie unlike in memory): those take the plain forward."""
+
+    def around(compiled: Callable, xp: Any, lr: Any, *tensors: Any, **constants: Any) -> None:
+        left = compiled(lr, *tensors)
+        if left is not None:
+            n = len(tensors) // kinds(**constants)
+            p.op.fn(xp, lr, *(tensors[row + k] for row in range(0, len(tensors), n) for k in left), **constants)
+
+    p.kernel("cpu", name, "", around=around)
+
+
 class _Scalars(dict):
     """Constants as 0-d arrays of the dtype that computes, made once a call: half the cost of Python numbers."""
 
@@ -140,6 +153,7 @@ def sgd_p(xp, lr, *tensors, momentum, dampening, weight_decay, nesterov, maximiz
 
 
 sgd_p.nograd()
+by_rows(sgd_p, "sgd", lambda momentum, **constants: 3 if momentum else 2)
 
 
 @sgd_p.spec
@@ -292,6 +306,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
 
 
 adam_p.nograd()
+by_rows(adam_p, "adam", lambda amsgrad, **constants: len(_adam_kinds(amsgrad)))
 
 
 @adam_p.spec
