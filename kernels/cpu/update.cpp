@@ -30,7 +30,7 @@ using tl::How;
 using tl::Stretch;
 namespace py = pybind11;
 
-constexpr std::int64_t task_size = 1 << 14;   // elements: some 400 KB of a parameter with its states
+constexpr std::int64_t task_size = 1 << 15;    // elements: up to a megabyte of a parameter with its states
 constexpr std::int64_t shared_size = 1 << 16;  // fewer elements stay on the caller's thread
 
 struct Piece {

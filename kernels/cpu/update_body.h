@@ -5,7 +5,17 @@
 
 template <class T, int K, class Rule>
 TL_INLINE void each(const tl::Stretch<T>& row, Rule rule) {
-    std::int64_t i = 0;
+    const auto some = [&](std::int64_t i, std::int64_t n) __attribute__((always_inline)) {
+        Vec<T> v[K];
+        for (int k = 0; k < K; ++k) v[k] = load_first(row.at[k] + i, n);
+        rule(v);
+        for (int k = 0; k < K; ++k)
+            if (k != 1) store_first(row.at[k] + i, n, v[k]);
+    };
+    // Large arrays mostly lie alike to the vectors: begun at a vector of one, no access of any crosses a cache line.
+    const auto past = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(row.at[0]) / sizeof(T)) % lanes<T>;
+    std::int64_t i = past && row.n > 8 * lanes<T> ? lanes<T> - past : 0;
+    if (i) some(0, i);
     for (; i + lanes<T> <= row.n; i += lanes<T>) {
         Vec<T> v[K];
         for (int k = 0; k < K; ++k) v[k] = load(row.at[k] + i);
@@ -13,12 +23,7 @@ TL_INLINE void each(const tl::Stretch<T>& row, Rule rule) {
         for (int k = 0; k < K; ++k)
             if (k != 1) store(row.at[k] + i, v[k]);
     }
-    if (i == row.n) return;
-    Vec<T> v[K];
-    for (int k = 0; k < K; ++k) v[k] = load_first(row.at[k] + i, row.n - i);
-    rule(v);
-    for (int k = 0; k < K; ++k)
-        if (k != 1) store_first(row.at[k] + i, row.n - i, v[k]);
+    if (i < row.n) some(i, row.n - i);
 }
 
 // c: momentum, 1 - dampening, weight decay; s: the rate

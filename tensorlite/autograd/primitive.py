@@ -302,15 +302,16 @@ class Primitive(Op):
             if self.promotes:
                 args = self.promote(args)
                 entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
-        nodes = [None if a is None else current_node(a) for a in args]
+        # asked before the run: a write to a view changes its node
+        nodes = [None if a is None else current_node(a) for a in args] if self.differentiable and mode().grad else None
         arrays = tuple([None if a is None else a._arr for a in args])
         if self.dynamic:
             return self._dynamic(entry, arrays)
         outs = run(entry, arrays)
         if self.mutates:
-            for k in self.written(len(args), kw):
-                if args[k] is not None:
-                    touch(args[k])
+            touch(*[args[k] for k in self.written(len(args), kw) if args[k] is not None])
+            if not entry.outs:
+                return None
         if self.view:
             outs = outs if self.multiple else (outs,)
             if self.multiple:  # each output remembers the one-output view op that leads to it
@@ -322,7 +323,7 @@ class Primitive(Op):
                 made = [View.make(outs[0], entry.out, args[0], entry, mode())]
         else:
             made = [wrap(array, spec) for array, spec in zip(outs if len(entry.outs) > 1 else (outs,), entry.outs)]
-        node = self.record(entry, args, nodes, made) if mode().grad else None
+        node = self.record(entry, args, nodes, made) if nodes is not None else None
         attach(node, made)
         return tuple(made) if self.multiple or len(made) > 1 else made[0] if made else None
 

@@ -70,10 +70,13 @@ class View:
         return view.parent, tuple(reversed(entries))
 
 
-def touch(x: Tensor) -> None:
-    """Note that the storage of ``x`` was written."""
-    x._ver[0] = last_write[0] = tick()
-    x._ver[1] += 1
+def touch(*written: Tensor) -> None:
+    """Note that the storage of these tensors was written."""
+    last_write[0] = now = tick()
+    for x in written:
+        ver = x._ver
+        ver[0] = now
+        ver[1] += 1
 
 
 def overlaps_itself(x: Tensor) -> bool:
