@@ -1,18 +1,25 @@
 // Cross-entropy from class indices, and its gradient: the softmax of a row is never stored.
-#include <cmath>
 #include <string>
 
+#include "spread.h"
 #include "tl.h"
 
 namespace {
-
-using tl::data;
-namespace py = pybind11;
 
 struct Rows {
     std::int64_t count, classes, ignore;
     bool mean, none;
 };
+
+}  // namespace
+
+#define TL_BODY "loss_body.h"
+#include "each_isa.h"
+
+namespace {
+
+using tl::data;
+namespace py = pybind11;
 
 Rows rows(py::handle x, py::dict constants) {
     const auto shape = tl::shape(x);
@@ -40,51 +47,27 @@ std::int64_t check(const Rows& r, const std::int64_t* t) {
 }
 
 template <class T>
-T largest(const T* x, std::int64_t n) {
-    T top = x[0];
-    for (std::int64_t k = 1; k < n; ++k) top = x[k] > top ? x[k] : top;
-    return top;
-}
-
-template <class T>
 void forward(const Rows& r, const T* x, const std::int64_t* t, T* y) {
     const std::int64_t kept = check(r, t);
     tl::Unlock unlock(r.count * r.classes);
+    const auto kernel = TL_PICK(losses<T>);
+    T* each = r.none ? y : tl::scratch<T>(r.count);
+    tl::spread(r.count, r.classes, [&](std::int64_t from, std::int64_t to) { kernel(r, from, to, x, t, each); });
+    if (r.none) return;
     double total = 0;
-    for (std::int64_t k = 0; k < r.count; ++k) {
-        T loss = 0;
-        if (t[k] != r.ignore) {
-            const T* row = x + k * r.classes;
-            const T top = largest(row, r.classes);
-            T sum = 0;
-            for (std::int64_t c = 0; c < r.classes; ++c) sum += std::exp(row[c] - top);
-            loss = std::log(sum) - (row[t[k]] - top);
-        }
-        if (r.none) y[k] = loss;
-        total += static_cast<double>(loss);
-    }
-    if (!r.none) *y = static_cast<T>(r.mean ? total / static_cast<double>(kept) : total);
+    for (std::int64_t k = 0; k < r.count; ++k) total += static_cast<double>(each[k]);
+    *y = static_cast<T>(r.mean ? total / static_cast<double>(kept) : total);
 }
 
 template <class T>
 void backward(const Rows& r, const T* dy, const T* x, const std::int64_t* t, T* dx) {
     const std::int64_t kept = check(r, t);
     tl::Unlock unlock(r.count * r.classes);
-    for (std::int64_t k = 0; k < r.count; ++k) {
-        const T* row = x + k * r.classes;
-        T* out = dx + k * r.classes;
-        if (t[k] == r.ignore) {
-            for (std::int64_t c = 0; c < r.classes; ++c) out[c] = 0;
-            continue;
-        }
-        const T share = r.none ? dy[k] : r.mean ? *dy / static_cast<T>(kept) : *dy;
-        const T top = largest(row, r.classes);
-        T sum = 0;
-        for (std::int64_t c = 0; c < r.classes; ++c) sum += out[c] = std::exp(row[c] - top);
-        const T scale = share / sum;
-        for (std::int64_t c = 0; c < r.classes; ++c) out[c] *= scale;
-        out[t[k]] -= share;
-    }
+    const auto kernel = TL_PICK(losses_dx<T>);
+    const T one = r.mean ? *dy / static_cast<T>(kept) : *dy;
+    tl::spread(r.count, r.classes, [&](std::int64_t from, std::int64_t to) {
+        kernel(r, from, to, r.none ? dy : &one, r.none ? 1 : 0, x, t, dx);
+    });
 }
 
 py::object cross_entropy(py::tuple specs, py::tuple, py::dict constants) {

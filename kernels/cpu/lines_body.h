@@ -1,0 +1,122 @@
+// Lines: what is normalised together. Included by the bodies of softmax and cross-entropy, in the namespace of each
+// instruction set.
+//
+// A line's elements follow each other (Row), or a vector holds one element each of as many neighbouring lines (Columns).
+// `each` walks a line by vectors in four alternating places, so that sums do not wait for each other; `join` makes one
+// number of a sum's four vectors, the same for each element of the line. A formula is written once for both.
+
+#define TL_ALWAYS __attribute__((always_inline))  // of a lambda or a member
+
+// A whole vector, or the first `count` elements of one.
+template <class T>
+struct Whole {
+    static constexpr std::int64_t count = lanes<T>;
+};
+struct Part {
+    std::int64_t count;
+};
+
+template <class T>
+TL_INLINE Vec<T> take(const T* p, Whole<T>, T = 0) {
+    return load(p);
+}
+template <class T>
+TL_INLINE Vec<T> take(const T* p, Part part, T rest = 0) {
+    return load_first(p, part.count, rest);
+}
+template <class T>
+TL_INLINE void put(T* p, Whole<T>, const Vec<T>& v) {
+    store(p, v);
+}
+template <class T>
+TL_INLINE void put(T* p, Part part, const Vec<T>& v) {
+    store_first(p, part.count, v);
+}
+
+// A vector's elements joined by f, in every element: halves are exchanged, so that both sides see the same two numbers.
+template <class T, class F>
+TL_INLINE Vec<T> spread_fold(Vec<T> v, F f) {
+#if defined(__clang__)
+    return all(fold<T>(v, f));
+#else
+    Ints<T> lane;
+    for (int l = 0; l < lanes<T>; ++l) lane[l] = l;
+    for (int n = lanes<T> / 2; n; n /= 2) v = f(v, (Vec<T>)__builtin_shuffle(v, lane ^ n));
+    return v;
+#endif
+}
+
+constexpr int places = 4;
+
+// The four vectors of a sum (or maximum) in one.
+template <class V, class F>
+TL_INLINE V four(const V (&v)[places], F f) {
+    return f(f(v[0], v[1]), f(v[2], v[3]));
+}
+
+template <class T>
+struct Row {
+    std::int64_t n;
+
+    template <class F>
+    TL_ALWAYS void each(F f) const {
+        std::int64_t k = 0;
+        for (; k + places * lanes<T> <= n; k += places * lanes<T>)
+            for (int s = 0; s < places; ++s) f(k + s * lanes<T>, Whole<T>{}, s);
+        for (; k + lanes<T> <= n; k += lanes<T>) f(k, Whole<T>{}, 0);
+        if (k < n) f(k, Part{n - k}, 0);
+    }
+    template <class F>
+    TL_ALWAYS Vec<T> join(const Vec<T> (&v)[places], F f) const {
+        return spread_fold<T>(four(v, f), f);
+    }
+};
+
+template <class T, class Width>
+struct Columns {
+    std::int64_t n, step;
+    Width width;
+
+    template <class F>
+    TL_ALWAYS void each(F f) const {
+        std::int64_t k = 0;
+        for (; k + places <= n; k += places)
+            for (int s = 0; s < places; ++s) f((k + s) * step, width, s);
+        for (; k < n; ++k) f(k * step, width, 0);
+    }
+    template <class F>
+    TL_ALWAYS Vec<T> join(const Vec<T> (&v)[places], F f) const {
+        return four(v, f);
+    }
+};
+
+struct Larger {
+    template <class V>
+    TL_ALWAYS V operator()(const V& a, const V& b) const {
+        return a > b ? a : b;
+    }
+};
+struct Plus {
+    template <class V>
+    TL_ALWAYS V operator()(const V& a, const V& b) const {
+        return a + b;
+    }
+};
+
+// A line's largest element. A nan may get lost here: its line's sum of exp becomes nan all the same.
+template <class T, class Line>
+TL_INLINE Vec<T> largest(const Line& line, const T* x) {
+    const T least = -std::numeric_limits<T>::infinity();
+    Vec<T> top[places];
+    for (int s = 0; s < places; ++s) top[s] = all(least);
+    line.each([&](std::int64_t at, auto width, int s) TL_ALWAYS { top[s] = larger(top[s], take(x + at, width, least)); });
+    return line.join(top, Larger{});
+}
+
+// The sum of f(at, width) over a line. Where width is a part of a vector, f must give 0 behind it.
+template <class T, class Line, class F>
+TL_INLINE Vec<T> total(const Line& line, F f) {
+    Vec<T> sums[places] = {};
+    line.each([&](std::int64_t at, auto width, int s) TL_ALWAYS { sums[s] += f(at, width); });
+    return line.join(sums, Plus{});
+}
