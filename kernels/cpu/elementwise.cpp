@@ -1,7 +1,7 @@
 // Element-wise ops on dense arrays: the factories, and how the work is cut. The ops themselves are in elementwise_body.h.
 //
 // Operands of one layout are one long row. Broadcast ones become rows of n elements, as few and long as the shapes
-// allow; in a row an operand either moves with the output or is one number. A task is some 16 thousand elements.
+// allow; in a row an operand either moves with the output or is one number.
 #include "pool.h"
 #include "tl.h"
 
@@ -32,7 +32,7 @@ struct Rows {
 
 namespace {
 
-constexpr std::int64_t grain = 1 << 14;  // elements of a task
+constexpr std::int64_t grain = 1 << 14;  // elements that are worth a thread
 
 std::int64_t size(py::handle spec) { return spec.attr("size").cast<std::int64_t>(); }
 
@@ -46,14 +46,25 @@ double constant(py::dict constants, const char* name) {
 template <class T>
 using Run1 = void (*)(std::int64_t, const T*, T*, const Constants&);
 
+// Into how many pieces so many elements are cut: every element is made alone, so that its bits do not depend on where
+// the cuts lie. A piece a thread, that each finds in its own cache what it wrote in the op before.
+std::int64_t pieces(std::int64_t n) {
+    return n <= grain ? 1 : std::min<std::int64_t>(tl::Pool::threads().load(), parts(n, grain));
+}
+
+// The size of a piece in whole cache lines.
+std::int64_t piece(std::int64_t n, std::int64_t count) { return parts(parts(n, count), 64) * 64; }
+
 // Calls run(first, count) for parts of n elements, in threads where there are several.
 template <class F>
 void chunks(std::int64_t n, F run) {
-    if (n <= grain) return run(0, n);
+    const std::int64_t count = pieces(n);
     tl::Unlock unlock(n);
-    tl::Pool::get().run(static_cast<int>(parts(n, grain)), [&](int k) {
-        const std::int64_t at = k * grain;
-        run(at, std::min(grain, n - at));
+    if (count == 1) return run(0, n);
+    const std::int64_t part = piece(n, count);
+    tl::Pool::get().run(static_cast<int>(parts(n, part)), [&](int k) {
+        const std::int64_t at = k * part;
+        run(at, std::min(part, n - at));
     });
 }
 
@@ -109,9 +120,7 @@ std::vector<Dim> dims(py::tuple specs, py::handle out) {
 struct Loops {
     std::vector<Dim> outer;        // those before
     Dim step{1, 0, 0}, row{1, 1, 1};
-    std::int64_t rows = 1;         // of all
-    std::int64_t per_task = 1;     // rows of a task
-    std::int64_t wide = 1;         // elements of a row that one task takes
+    std::int64_t rows = 1;  // of all
 
     explicit Loops(std::vector<Dim> all) : outer(std::move(all)) {
         row = outer.back();
@@ -122,8 +131,6 @@ struct Loops {
         }
         for (const Dim& d : outer) rows *= d.n;
         rows *= step.n;
-        wide = std::min(row.n, grain);
-        per_task = std::max<std::int64_t>(1, grain / row.n);
     }
 
     // Rows [from, to), and of each `count` elements from `at` on.
@@ -145,17 +152,19 @@ struct Loops {
 
 template <class T>
 py::object binary_of(Loops loops, Constants c, Run2<T> (*op)()) {
-    const std::int64_t across = parts(loops.row.n, loops.wide), tasks = parts(loops.rows, loops.per_task) * across;
     return tl::bind(3, [=](PyObject* const* a) {
         const Run2<T> run = op();
         const T *x = data<T>(a[0]), *w = data<T>(a[1]);
         T* y = data<T>(a[2]);
-        if (tasks == 1) return loops.run<T>(run, x, w, y, 0, loops.rows, 0, loops.row.n, c);
-        tl::Unlock unlock(loops.rows * loops.row.n);
-        tl::Pool::get().run(static_cast<int>(tasks), [&](int k) {
-            const std::int64_t from = k / across * loops.per_task, at = k % across * loops.wide;
-            loops.run<T>(run, x, w, y, from, std::min(from + loops.per_task, loops.rows), at,
-                         std::min(loops.wide, loops.row.n - at), c);
+        const std::int64_t rows = loops.rows, n = loops.row.n, count = pieces(rows * n);
+        tl::Unlock unlock(rows * n);
+        if (count == 1) return loops.run<T>(run, x, w, y, 0, rows, 0, n, c);
+        // few rows are cut across, many between each other
+        const std::int64_t wide = rows < count ? piece(n, parts(count, rows)) : n, across = parts(n, wide);
+        const std::int64_t high = rows < count ? 1 : parts(rows, count);
+        tl::Pool::get().run(static_cast<int>(parts(rows, high) * across), [&](int k) {
+            const std::int64_t from = k / across * high, at = k % across * wide;
+            loops.run<T>(run, x, w, y, from, std::min(from + high, rows), at, std::min(wide, n - at), c);
         });
     });
 }
@@ -215,6 +224,21 @@ py::object power_dx(py::tuple, py::tuple outs, py::dict) {
                        [] { return TL_PICK(OP<double>::run); });                                      \
      }}
 
+py::object gelu(py::tuple, py::tuple outs, py::dict kw) {
+    if (kw["approximate"].cast<bool>())
+        return unary(outs, {}, [] { return TL_PICK(TanhGelu<float>::run); },
+                     [] { return TL_PICK(TanhGelu<double>::run); });
+    return unary(outs, {}, [] { return TL_PICK(Gelu<float>::run); }, [] { return TL_PICK(Gelu<double>::run); });
+}
+
+py::object gelu_dx(py::tuple specs, py::tuple outs, py::dict kw) {
+    if (kw["approximate"].cast<bool>())
+        return binary(specs, outs, {}, [] { return TL_PICK(TanhGeluDx<float>::run); },
+                      [] { return TL_PICK(TanhGeluDx<double>::run); });
+    return binary(specs, outs, {}, [] { return TL_PICK(GeluDx<float>::run); },
+                  [] { return TL_PICK(GeluDx<double>::run); });
+}
+
 const tl::Registrar kernels[] = {
     TL_TWO("add", Add),
     TL_TWO("sub", Sub),
@@ -232,6 +256,25 @@ const tl::Registrar kernels[] = {
     TL_TWO("sqrt_dx", SqrtDx),
     TL_TWO("tanh_dx", TanhDx),
     TL_TWO("sigmoid_dx", SigmoidDx),
+    TL_ONE("exp", Exp),
+    TL_ONE("expm1", Expm1),
+    TL_ONE("log", Log),
+    TL_ONE("log1p", Log1p),
+    TL_ONE("tanh", Tanh),
+    TL_ONE("sigmoid", Sigmoid),
+    TL_ONE("erf", Erf),
+    TL_ONE("silu", Silu),
+    TL_TWO("silu_dx", SiluDx),
+    TL_ONE("mish", Mish),
+    TL_TWO("mish_dx", MishDx),
+    TL_ONE("logsigmoid", LogSigmoid),
+    TL_TWO("logsigmoid_dx", LogSigmoidDx),
+    TL_ONE("elu", Elu, constant(kw, "alpha")),
+    TL_TWO("elu_dx", EluDx, constant(kw, "alpha")),
+    TL_ONE("softplus", Softplus, constant(kw, "beta"), constant(kw, "threshold")),
+    TL_TWO("softplus_dx", SoftplusDx, constant(kw, "beta"), constant(kw, "threshold")),
+    {"gelu", gelu},
+    {"gelu_dx", gelu_dx},
     TL_ONE("leaky_relu", Leaky, constant(kw, "slope")),
     TL_TWO("leaky_relu_dx", LeakyDx, constant(kw, "slope")),
     {"pow", power},

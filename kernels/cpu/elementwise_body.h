@@ -5,12 +5,21 @@
 
 #define TL_OP inline __attribute__((always_inline))
 
+// How many of n elements stand before the first that begins a cache line, where there are enough to make it worth it:
+// vectors as wide as a line cost twice when they lie across two.
+template <class T>
+TL_INLINE std::int64_t before_line(const T* y, std::int64_t n) {
+    const auto over = reinterpret_cast<std::uintptr_t>(y) % TL_BYTES / sizeof(T);
+    return over && n >= 16 * lanes<T> ? lanes<T> - static_cast<std::int64_t>(over) : 0;
+}
+
 // y = f(x) for n elements.
 template <class T, class Op>
 struct Unary {
     static void run(std::int64_t n, const T* x, T* y, const Constants& c) {
         const Op op(c);
-        std::int64_t k = 0;
+        std::int64_t k = before_line(y, n);
+        if (k) store_first(y, k, op(load_first(x, k)));
         for (; k + lanes<T> <= n; k += lanes<T>) store(y + k, op(load(x + k)));
         if (k < n) store_first(y + k, n - k, op(load_first(x + k, n - k)));
     }
@@ -25,7 +34,8 @@ struct Binary {
         T* y = r.y;
         for (std::int64_t i = 0; i < r.rows; ++i, x += r.x_row, w += r.w_row, y += r.y_row) {
             const Vec<T> a = all(*x), b = all(*w);
-            std::int64_t k = 0;
+            std::int64_t k = before_line(y, r.n);
+            if (k) store_first(y, k, op(x_one ? a : load_first(x, k), w_one ? b : load_first(w, k)));
             for (; k + lanes<T> <= r.n; k += lanes<T>)
                 store(y + k, op(x_one ? a : load(x + k), w_one ? b : load(w + k)));
             if (const std::int64_t n = r.n - k)
@@ -38,7 +48,7 @@ struct Binary {
     }
 };
 
-// NAME(x, ...): an op without constants.
+// An op without constants: the text makes the value from x, or from x and w.
 #define TL_UNARY(NAME, ...)                                              \
     template <class T>                                                   \
     struct NAME : Unary<T, NAME<T>> {                                    \
@@ -138,5 +148,86 @@ struct PowerDx : Binary<T, PowerDx<T>> {
     explicit PowerDx(const Constants& c) : w(static_cast<T>(c.a)) {}
     TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const {
         return w == 0 ? dy * T(0) : dy * (w * power<T>(x, w - 1));
+    }
+};
+
+// ---- exponentials and their kin
+TL_UNARY(Exp, return exp(x);)
+TL_UNARY(Expm1, return expm1(x);)
+TL_UNARY(Log, return log(x);)
+TL_UNARY(Log1p, return log1p(x);)
+TL_UNARY(Tanh, return tanh(x);)
+TL_UNARY(Sigmoid, return sigmoid(x);)
+TL_UNARY(Erf, return erf(x);)
+
+// ---- smooth rectifiers; gradients from the incoming one (dy) and the input
+template <class T>
+constexpr T root_half = T(0.70710678118654752440);  // sqrt(1/2)
+template <class T>
+constexpr T gauss = T(0.79788456080286535588);  // sqrt(2/pi)
+template <class T>
+constexpr T cubic = T(0.044715);
+
+TL_UNARY(Gelu, return (x * T(0.5)) * (erf(x * root_half<T>) + T(1));)
+TL_UNARY(TanhGelu, return (x * T(0.5)) * (tanh((x * x * x * cubic<T> + x) * gauss<T>) + T(1));)
+TL_UNARY(Silu, return x * sigmoid(x);)
+TL_UNARY(LogSigmoid, return smaller(x, Vec<T>{}) - log1p(exp(-without_sign(x)));)
+// of exp(x) and exp(-x) the one below 1, so that nothing overflows
+TL_UNARY(Mish, {
+    const Vec<T> e = exp(-without_sign(x)), one = all(T(1));
+    const Vec<T> over = x > 0 ? one + T(2) * e : e * (e + T(2));
+    return x * (over / (x > 0 ? over + T(2) * e * e : over + T(2)));
+})
+
+TL_BINARY(GeluDx, {
+    const Vec<T> density = exp(w * w * T(-0.5)) * (T(0.5) * gauss<T>);
+    return x * ((erf(w * root_half<T>) + T(1)) * T(0.5) + w * density);
+})
+TL_BINARY(TanhGeluDx, {
+    const Vec<T> square = w * w, t = tanh((square * w * cubic<T> + w) * gauss<T>);
+    return x * ((t + T(1)) * T(0.5) + w * (T(1) - t * t) * (square * (3 * cubic<T>) + T(1)) * (T(0.5) * gauss<T>));
+})
+TL_BINARY(SiluDx, {
+    const Vec<T> s = sigmoid(w);
+    return x * (s * (w * (T(1) - s) + T(1)));
+})
+TL_BINARY(LogSigmoidDx, return x * sigmoid(-w);)
+TL_BINARY(MishDx, {
+    const Vec<T> e = exp(-without_sign(w)), one = all(T(1));
+    const Vec<T> over = w > 0 ? one + T(2) * e : e * (e + T(2)), t = over / (w > 0 ? over + T(2) * e * e : over + T(2));
+    return x * (t + w * (T(1) - t * t) * ((w > 0 ? one : e) / (e + T(1))));
+})
+
+template <class T>
+struct Elu : Unary<T, Elu<T>> {
+    T alpha;
+    explicit Elu(const Constants& c) : alpha(static_cast<T>(c.a)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& x) const { return x > 0 ? x : expm1(x) * alpha; }
+};
+
+template <class T>
+struct EluDx : Binary<T, EluDx<T>> {
+    T alpha;
+    explicit EluDx(const Constants& c) : alpha(static_cast<T>(c.a)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const { return x > 0 ? dy : dy * (exp(x) * alpha); }
+};
+
+template <class T>
+struct Softplus : Unary<T, Softplus<T>> {
+    T beta, threshold;
+    explicit Softplus(const Constants& c) : beta(static_cast<T>(c.a)), threshold(static_cast<T>(c.b)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& x) const {
+        const Vec<T> z = x * beta;
+        return z > threshold ? x : (larger(z, Vec<T>{}) + log1p(exp(-without_sign(z)))) / beta;
+    }
+};
+
+template <class T>
+struct SoftplusDx : Binary<T, SoftplusDx<T>> {
+    T beta, threshold;
+    explicit SoftplusDx(const Constants& c) : beta(static_cast<T>(c.a)), threshold(static_cast<T>(c.b)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const {
+        const Vec<T> z = x * beta;
+        return z > threshold ? dy : dy * sigmoid(z);
     }
 };

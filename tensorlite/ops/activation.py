@@ -210,6 +210,6 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 
 for _p in (softmax_p, log_softmax_p, softmax_dx_p, log_softmax_dx_p):
-    _p.kernel("cpu", _p.op.name, dtypes="f4 f8", when=lambda *specs, dim: specs[0].ndim > 0 and specs[0].size > 0)
-for _p in (relu_p, relu_dx_p):
+    _p.kernel("cpu", _p.op.name, when=lambda *specs, dim: specs[0].ndim > 0 and specs[0].size > 0)
+for _p in (relu_p, relu_dx_p, sigmoid_p, tanh_p):
     _p.kernel("cpu", _p.op.name, when=some)

@@ -236,5 +236,5 @@ def _(input):
     return input**-0.5
 
 
-for _p in (sqrt_p, reciprocal_p):
+for _p in (sqrt_p, reciprocal_p, exp_p, expm1_p, log_p, log1p_p):
     _p.kernel("cpu", _p.op.name, when=some)

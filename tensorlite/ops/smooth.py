@@ -20,6 +20,7 @@ from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError
 from tensorlite.ops.activation import sigmoid_p, tanh_p
 from tensorlite.ops.choice import clamp_p, where_p
+from tensorlite.ops.elementwise import some
 from tensorlite.ops.functions import exp_p
 
 
@@ -110,7 +111,7 @@ def _ratio(terms: tuple, z: Any) -> Any:
     return top
 
 
-def _erf(xp: Any, x: Any) -> Any:
+def erf_array(xp: Any, x: Any) -> Any:
     """The error function of an array, in its dtype, to within a few units in the last place."""
     flat = x.reshape(-1)
     y = xp.where(flat > 0, flat.dtype.type(1), flat.dtype.type(-1)) if flat.size else flat.copy()
@@ -137,7 +138,7 @@ def _erf(xp: Any, x: Any) -> Any:
 @primitive(elementwise=True, floats=True, signals=True)
 def erf_p(xp, x, out):
     """The error function: 2 / sqrt(pi) times the integral of exp(-t * t) from 0 to x."""
-    out[...] = _erf(xp, x)
+    out[...] = erf_array(xp, x)
 
 
 erf_p.grad(x=lambda g, x: g * (exp_p(-(x * x)) * (2 / math.sqrt(math.pi))))
@@ -157,24 +158,24 @@ erf = public(erf_p)
 
 
 # ---- gelu
-_GAUSS, _CUBIC = math.sqrt(2 / math.pi), 0.044715
+GAUSS, CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
 @primitive(elementwise=True, signals=True, torch="nn.functional.gelu")
 def gelu_p(xp, x, out, *, approximate):
     """x times the probability that a normal number is below x."""
     if approximate:
-        t = xp.tanh((x * x * x * _CUBIC + x) * _GAUSS)
+        t = xp.tanh((x * x * x * CUBIC + x) * GAUSS)
     else:
-        t = _erf(xp, x * math.sqrt(0.5))
+        t = erf_array(xp, x * math.sqrt(0.5))
     xp.multiply(x * 0.5, t + 1, out=out)
 
 
 def _gelu_slope(x: Tensor, approximate: bool) -> Tensor:
     if approximate:
-        t = tanh_p((x * x * x * _CUBIC + x) * _GAUSS)
-        return (t + 1.0) * 0.5 + x * (1.0 - t * t) * (x * x * (3 * _CUBIC) + 1.0) * (0.5 * _GAUSS)
-    return (erf_p(x * math.sqrt(0.5)) + 1.0) * 0.5 + x * exp_p(x * x * -0.5) * (0.5 * _GAUSS)
+        t = tanh_p((x * x * x * CUBIC + x) * GAUSS)
+        return (t + 1.0) * 0.5 + x * (1.0 - t * t) * (x * x * (3 * CUBIC) + 1.0) * (0.5 * GAUSS)
+    return (erf_p(x * math.sqrt(0.5)) + 1.0) * 0.5 + x * exp_p(x * x * -0.5) * (0.5 * GAUSS)
 
 
 gelu_p.grad(x=lambda g, x, approximate: g * _gelu_slope(x, approximate))
@@ -339,6 +340,8 @@ hardtanh_p.grad(x=lambda g, x, low, high: masked((x > low) & (x < high), g))
 
 for _p in (gelu_p, silu_p, softplus_p, logsigmoid_p, leaky_relu_p, elu_p):
     on_floats(_p)
+for _p in (erf_p, gelu_p, silu_p, softplus_p, logsigmoid_p, leaky_relu_p, elu_p):
+    _p.kernel("cpu", _p.op.name, when=some)
 
 
 @leaky_relu_p.cases
