@@ -1,365 +1,369 @@
-// The time loops of the recurrent layers, written once and included for each instruction set and element type, in a
-// namespace of its own. Wants the macros T, LANES and ROWS (rows of a tile of products: ROWS x 4 vectors are held in
-// registers).
+// The time loops of the recurrent layers. each_isa.h includes this once for each instruction set.
 //
-// A task walks all steps of its own rows of the batch, so that no step waits for another thread. A row's numbers are
-// made by the same operations in the same order whatever tile or task it falls into.
+// A task walks all steps of its own rows of the batch, so that no step waits for another thread. Weights are packed: a
+// tile of rows meets V vectors of columns at a time, and those V vectors of each step of the sum lie together. A row's
+// numbers are made by the same operations in the same order whatever tile or task it falls into.
 
-#include "vecmath.h"
+using tl::Layer;
+using tl::Step;
 
-// z[i][v] = sum_k a[i][k] w[k][v] for `m` rows and V vectors: w is packed, its V vectors of each k lie together.
-#define TL_PRODUCT(M, V)                                                        \
-    {                                                                           \
-        Vec acc[M][V] = {};                                                     \
-        for (std::int64_t k = 0; k < inner; ++k, w += V * LANES) {              \
-            Vec c[V];                                                           \
-            for (int v = 0; v < V; ++v) c[v] = load(w + v * LANES, LANES);      \
-            for (int i = 0; i < M; ++i)                                         \
-                for (int v = 0; v < V; ++v) acc[i][v] += a[i][k] * c[v];        \
-        }                                                                       \
-        for (int i = 0; i < M; ++i)                                             \
-            for (int v = 0; v < V; ++v) z[i][v] = acc[i][v];                    \
-        return;                                                                 \
-    }
+// The most rows of a tile of V vectors: M * V + V + 1 registers.
+template <int V>
+constexpr int tile_rows = std::min((registers - 1 - V) / V, 8);
 
-#if ROWS > 3
-#define TL_MORE(V)               \
-    case 4: TL_PRODUCT(4, V)     \
-    case 5: TL_PRODUCT(5, V)     \
-    case 6: TL_PRODUCT(6, V)
-#else
-#define TL_MORE(V)
-#endif
+// Rows, `apart` elements from one to the next, and the packed columns that they are multiplied with.
+template <class T>
+struct Factors {
+    const T* a;
+    std::int64_t apart, inner;
+    const T* w;
+};
 
-#define TL_PRODUCTS(V)                                                                                             \
-    static void product##V(int m, std::int64_t inner, const T* const* a, const T* w, Vec (*z)[4]) {                \
-        switch (m) {                                                                                               \
-            case 1: TL_PRODUCT(1, V)                                                                               \
-            case 2: TL_PRODUCT(2, V)                                                                               \
-            case 3: TL_PRODUCT(3, V)                                                                               \
-            TL_MORE(V)                                                                                             \
-        }                                                                                                          \
-    }
+// z[i][v] = sum_k a(i, k) w[k][v] of both factors together, for `rows` rows.
+template <int V, class T, int M = tile_rows<V>>
+static void product(std::int64_t rows, const Factors<T>& one, const Factors<T>& two, Vec<T> (*z)[4]) {
+    if constexpr (M > 1)
+        if (rows < M) return product<V, T, M - 1>(rows, one, two, z);
+    Vec<T> acc[M][V] = {};
+    tile<M, V, T>(one.inner, one.a, one.apart, 1, one.w, V * lanes<T>, acc);
+    tile<M, V, T>(two.inner, two.a, two.apart, 1, two.w, V * lanes<T>, acc);
+    for (int i = 0; i < M; ++i)
+        for (int v = 0; v < V; ++v) z[i][v] = acc[i][v];
+}
 
-TL_PRODUCTS(1)
-TL_PRODUCTS(2)
-TL_PRODUCTS(3)
-TL_PRODUCTS(4)
-#undef TL_PRODUCTS
-#undef TL_MORE
-#undef TL_PRODUCT
-
-// Cuts `count` rows into tiles [b0, b1) of at most ROWS.
-#define TL_EACH_TILE(count)                                                                                \
-    for (std::int64_t t = 0, tiles = ((count) + ROWS - 1) / ROWS, b0 = 0, b1; t < tiles; ++t, b0 = b1)     \
-        if ((b1 = (count) * (t + 1) / tiles), true)
-
-// out[i] = a[i] W, or that more, for `count` rows and all columns of the packed W (see pack_columns). All rows go
-// through a block of columns before the next one, so that it is read from the nearest cache.
-static void multiply(std::int64_t count, std::int64_t inner, const T* const* a, const T* w, T* const* out,
-                     std::int64_t width, bool more) {
-    Vec z[ROWS][4];
-    for (std::int64_t j = 0; j < width;) {
-        const int vecs = tl::vectors_at_once((width - j + LANES - 1) / LANES);
-        const auto product = vecs == 4 ? product4 : vecs == 2 ? product2 : product1;
-        const std::int64_t end = std::min(width, j + vecs * LANES);
-        TL_EACH_TILE(count) {
-            product(static_cast<int>(b1 - b0), inner, a + b0, w, z);
-            for (std::int64_t b = b0; b < b1; ++b)
-                for (std::int64_t v = 0, at = j; at < end; ++v, at += LANES) {
-                    const int n = static_cast<int>(std::min<std::int64_t>(LANES, end - at));
-                    const Vec& made = z[b - b0][v];
-                    if (n == LANES)
-                        store(out[b] + at, LANES, more ? load(out[b] + at, LANES) + made : made);
-                    else
-                        store(out[b] + at, n, more ? load(out[b] + at, n) + made : made);
-                }
-        }
-        w += vecs * LANES * inner;
-        j += vecs * LANES;
+// Cuts `count` rows into tiles of nearly the same height: f(first row, rows).
+template <int V, class F>
+TL_INLINE void each_tile(std::int64_t count, F f) {
+    const std::int64_t tiles = (count + tile_rows<V> - 1) / tile_rows<V>;
+    for (std::int64_t t = 0, b = 0, end; t < tiles; ++t, b = end) {
+        end = count * (t + 1) / tiles;
+        f(b, end - b);
     }
 }
 
-// CALL(n) for each whole vector of a row's hidden units, from unit j, and for the tail of n units.
-#define TL_EACH_VECTOR(hidden, CALL)                              \
-    {                                                             \
-        std::int64_t j = 0;                                       \
-        for (; j + LANES <= (hidden); j += LANES) CALL(LANES);    \
-        if (j < (hidden)) CALL(static_cast<int>((hidden) - j));   \
+template <class T>
+TL_INLINE Factors<T> moved(const Factors<T>& f, std::int64_t rows) {
+    return {f.a + rows * f.apart, f.apart, f.inner, f.w};
+}
+
+// The first n elements of a vector; n is known to be all of them where it matters.
+template <class T>
+TL_INLINE Vec<T> take(const T* p, std::int64_t n) {
+    return n == lanes<T> ? load(p) : load_first(p, n);
+}
+
+template <class T>
+TL_INLINE void put(T* p, std::int64_t n, const Vec<T>& v) {
+    if (n == lanes<T>)
+        store(p, v);
+    else
+        store_first(p, n, v);
+}
+
+// f(j, n) for each whole vector of `size` elements, and for the tail of n.
+template <class T, class F>
+TL_INLINE void each_vector(std::int64_t size, F f) {
+    std::int64_t j = 0;
+    for (; j + lanes<T> <= size; j += lanes<T>) f(j, std::int64_t(lanes<T>));
+    if (j < size) f(j, size - j);
+}
+
+// done(row, column, elements, their vector) for all of the product of `count` rows with `width` packed columns. All rows
+// go through a block of columns before the next one, so that it is read from the nearest cache.
+template <class T, class F>
+TL_INLINE void columns(std::int64_t count, std::int64_t width, Factors<T> one, Factors<T> two, F done) {
+    Vec<T> z[8][4];
+    for (std::int64_t j = 0; j < width;) {
+        const int vectors = tl::vectors_at_once((width - j + lanes<T> - 1) / lanes<T>);
+        const std::int64_t end = std::min<std::int64_t>(width, j + vectors * lanes<T>);
+        const auto block = [&](auto wide) {
+            constexpr int V = decltype(wide)::value;
+            each_tile<V>(count, [&](std::int64_t first, std::int64_t rows) {
+                product<V, T>(rows, moved(one, first), moved(two, first), z);
+                for (std::int64_t b = 0; b < rows; ++b)
+                    for (std::int64_t v = 0, at = j; at < end; ++v, at += lanes<T>)
+                        done(first + b, at, std::min<std::int64_t>(lanes<T>, end - at), z[b][v]);
+            });
+        };
+        if (vectors == 4)
+            block(std::integral_constant<int, 4>());
+        else if (vectors == 2)
+            block(std::integral_constant<int, 2>());
+        else
+            block(std::integral_constant<int, 1>());
+        one.w += vectors * lanes<T> * one.inner, two.w += vectors * lanes<T> * two.inner;
+        j += vectors * lanes<T>;
     }
+}
+
+// out = a W, or that more.
+template <class T>
+static void multiply(std::int64_t count, const Factors<T>& f, T* out, std::int64_t width, bool more = false) {
+    columns<T>(count, width, f, {}, [&](std::int64_t b, std::int64_t j, std::int64_t n, const Vec<T>& made) {
+        T* to = out + b * width + j;
+        put(to, n, more ? take(to, n) + made : made);
+    });
+}
+
+// f(first row, row in the batch, rows, rows that they go on from or -1) for the task's rows of step s, in at most two
+// runs: those that go on from the step before, and those whose sequence begins here.
+template <class F>
+TL_INLINE void each_run(const std::vector<Step>& walk, std::size_t s, std::int64_t from, std::int64_t to, F f) {
+    const std::int64_t count = std::min(to, walk[s].rows) - from;
+    const std::int64_t known = s ? std::clamp<std::int64_t>(walk[s - 1].rows - from, 0, std::max<std::int64_t>(count, 0)) : 0;
+    if (known > 0) f(walk[s].start + from, from, known, walk[s - 1].start + from);
+    if (count > known) f(walk[s].start + from + known, from + known, count - known, std::int64_t(-1));
+}
+
+// The last states of the task's rows, from all of them.
+template <class T>
+static void last_states(const std::vector<Step>& walk, std::int64_t from, std::int64_t to, const T* all,
+                        std::int64_t width, T* last) {
+    for (std::int64_t b = from; b < to; ++b) {
+        std::size_t s = walk.size();
+        while (walk[s - 1].rows <= b) --s;
+        std::copy_n(all + (walk[s - 1].start + b) * width, width, last + b * width);
+    }
+}
 
 // Where row b of a step has its numbers, and whether a sequence begins or ends there.
 struct Place {
     std::int64_t row, before, after;  // rows of this step, the one before and the one after it; -1: there is none
-    Place(const std::vector<tl::Step>& walk, std::size_t s, std::int64_t b)
+    Place(const std::vector<Step>& walk, std::size_t s, std::int64_t b)
         : row(walk[s].start + b),
           before(s > 0 && b < walk[s - 1].rows ? walk[s - 1].start + b : -1),
           after(s + 1 < walk.size() && b < walk[s + 1].rows ? walk[s + 1].start + b : -1) {}
 };
 
-// out = in W for the rows [from, to) of `steps` steps from `first` on, or of as many as there are.
-static void project(const std::vector<tl::Step>& walk, std::size_t first, std::size_t steps, std::int64_t from,
-                    std::int64_t to, const T* in, std::int64_t in_step, std::int64_t inner, const T* w, T* out,
-                    std::int64_t out_step, std::int64_t width) {
-    const T* a[tl::panel_rows];
-    T* y[tl::panel_rows];
-    std::int64_t count = 0;
-    for (std::size_t s = first; s < std::min(walk.size(), first + steps); ++s)
-        for (std::int64_t b = from; b < std::min(to, walk[s].rows); ++b, ++count) {
-            a[count] = in + (walk[s].start + b) * in_step;
-            y[count] = out + (walk[s].start + b) * out_step;
-        }
-    multiply(count, inner, a, w, y, width, false);
-}
-
-// How many steps of so many rows make a panel.
-static inline std::size_t panel_steps(std::int64_t rows) { return static_cast<std::size_t>(tl::panel_rows / rows); }
-
 // ---- LSTM
-// One row's gates and states at `n` hidden units, from the products z of its state.
-TL_INLINE void lstm_unit(int n, std::int64_t hidden, const Vec* z, const T* bias, T* gates, const T* before, T* cell,
-                         T* y) {
-    Vec g[4];
-    for (int k = 0; k < 4; ++k) g[k] = z[k] + (load(gates + k * hidden, n) + load(bias + k * LANES, LANES));
-    const Vec i = sigmoid(g[0]), f = sigmoid(g[1]), c = tanh(g[2]), o = sigmoid(g[3]);
-    const Vec now = f * load(before, n) + i * c;
-    store(gates, n, i);
-    store(gates + hidden, n, f);
-    store(gates + 2 * hidden, n, c);
-    store(gates + 3 * hidden, n, o);
-    store(cell, n, now);
-    store(y, n, o * tanh(now));
-}
-
-static void lstm(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
-    const std::int64_t hidden = f.hidden, all = to - from;
-    const T *h[tl::task_rows], *c[tl::task_rows];  // where the states of each row lie now
-    for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden, c[b] = f.c0 + (from + b) * hidden;
-    Vec z[ROWS][4];
-    const std::size_t steps = f.walk->size(), panel = panel_steps(all);
-    for (std::size_t s = 0; s < steps; ++s) {
-        const tl::Step& step = (*f.walk)[s];
-        if (f.w_x && s % panel == 0)
-            project(*f.walk, s, panel, from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates, 4 * hidden, 4 * hidden);
-        const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
-        const T *w = f.w, *bias = f.bias;
-        for (std::int64_t j = 0; j < hidden; j += LANES, w += 4 * LANES * hidden, bias += 4 * LANES) {
-            const int n = static_cast<int>(std::min<std::int64_t>(LANES, hidden - j));
-            TL_EACH_TILE(count) {
-                product4(static_cast<int>(b1 - b0), hidden, h + b0, w, z);
-                for (std::int64_t b = b0; b < b1; ++b) {
-                    T* gates = f.gates + (first + b) * 4 * hidden + j;
-                    T *cell = f.cells + (first + b) * hidden + j, *y = f.y + (first + b) * hidden + j;
-                    if (n == LANES)
-                        lstm_unit(LANES, hidden, z[b - b0], bias, gates, c[b] + j, cell, y);
-                    else
-                        lstm_unit(n, hidden, z[b - b0], bias, gates, c[b] + j, cell, y);
-                }
-            }
-        }
-        for (std::int64_t b = 0; b < count; ++b)
-            h[b] = f.y + (first + b) * hidden, c[b] = f.cells + (first + b) * hidden;
+// One row's gates and states at n hidden units, from the products z of its state.
+template <class T>
+TL_INLINE void lstm_unit(std::int64_t n, std::int64_t hidden, const Vec<T>* z, const T* bias, bool given, T* gates,
+                         const T* before, T* cell, T* y) {
+    Vec<T> g[4];
+    for (int k = 0; k < 4; ++k) {
+        g[k] = z[k] + load(bias + k * lanes<T>);
+        if (given) g[k] += take(gates + k * hidden, n);
     }
-    for (std::int64_t b = 0; b < all; ++b) {
-        std::copy(h[b], h[b] + hidden, f.h_n + (from + b) * hidden);
-        std::copy(c[b], c[b] + hidden, f.c_n + (from + b) * hidden);
-    }
+    const Vec<T> i = sigmoid(g[0]), f = sigmoid(g[1]), c = tanh(g[2]), o = sigmoid(g[3]);
+    const Vec<T> now = f * take(before, n) + i * c;
+    put(gates, n, i);
+    put(gates + hidden, n, f);
+    put(gates + 2 * hidden, n, c);
+    put(gates + 3 * hidden, n, o);
+    put(cell, n, now);
+    put(y, n, o * tanh(now));
 }
 
-// The gradients d of one row's gates at `n` hidden units; the cell's gradient moves on to the step before.
-TL_INLINE void lstm_unit_back(int n, std::int64_t hidden, const T* gates, const T* cell, const T* before, const T* dy,
-                              const T* state, T* d_cell, T* d, T* h) {
-    const Vec i = load(gates, n), f = load(gates + hidden, n), c = load(gates + 2 * hidden, n),
-              o = load(gates + 3 * hidden, n), squashed = tanh(load(cell, n));
-    Vec g = load(state, n);
-    if (dy) g += load(dy, n);
-    const Vec raw = o * squashed, gc = load(d_cell, n) + g * (o - raw * squashed);
-    store(d, n, gc * (c * (i * (T(1) - i))));
-    store(d + hidden, n, gc * (load(before, n) * (f * (T(1) - f))));
-    store(d + 2 * hidden, n, gc * (i * (T(1) - c * c)));
-    store(d + 3 * hidden, n, g * (squashed * (o * (T(1) - o))));
-    store(d_cell, n, gc * f);
-    if (h) store(h, n, raw);
-}
-
-static void lstm_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+template <class T>
+static void lstm(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
     const std::int64_t hidden = f.hidden;
-    const T* rows[tl::task_rows];
-    T* states[tl::task_rows];
-    const std::size_t steps = f.walk->size(), panel = panel_steps(to - from);
-    for (std::size_t s = steps; s-- > 0;) {
-        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
-        for (std::int64_t b = 0; b < count; ++b) {
-            const std::int64_t in_batch = from + b;
-            const Place at(*f.walk, s, in_batch);
-            const T* before = at.before < 0 ? f.c0 + in_batch * hidden : f.cells + at.before * hidden;
+    Vec<T> z[8][4];
+    for (std::size_t s = 0; s < f.walk->size(); ++s)
+        each_run(*f.walk, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
+            const T* c = on < 0 ? f.c0 + batch * hidden : f.cells + on * hidden;
+            Factors<T> x{f.x + row * f.inputs, f.inputs, f.x ? f.inputs : 0, f.w_x};
+            Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, hidden, hidden, f.w};
+            const T* bias = f.bias;
+            for (std::int64_t j = 0; j < hidden; j += lanes<T>, bias += 4 * lanes<T>) {
+                const std::int64_t n = std::min<std::int64_t>(lanes<T>, hidden - j);
+                each_tile<4>(count, [&](std::int64_t first, std::int64_t rows) {
+                    product<4, T>(rows, moved(x, first), moved(h, first), z);
+                    for (std::int64_t k = 0; k < rows; ++k) {
+                        const std::int64_t at = (row + first + k) * hidden + j;
+                        T *gates = f.gates + at + 3 * (row + first + k) * hidden, *cell = f.cells + at, *y = f.y + at;
+                        const T* before = c + (first + k) * hidden + j;
+                        if (n == lanes<T>)
+                            lstm_unit<T>(lanes<T>, hidden, z[k], bias, !f.x, gates, before, cell, y);
+                        else
+                            lstm_unit<T>(n, hidden, z[k], bias, !f.x, gates, before, cell, y);
+                    }
+                });
+                x.w += 4 * lanes<T> * x.inner, h.w += 4 * lanes<T> * h.inner;
+            }
+        });
+    last_states(*f.walk, from, to, f.y, hidden, f.h_n);
+    last_states(*f.walk, from, to, f.cells, hidden, f.c_n);
+}
+
+// Stores a gradient of a gate, and adds it to the sum over rows.
+template <class T>
+TL_INLINE void put_gradient(T* d, T* sum, std::int64_t n, const Vec<T>& g) {
+    put(d, n, g);
+    put(sum, n, take(sum, n) + g);
+}
+
+// The gradients d of one row's gates at n hidden units; the cell's gradient moves on to the step before.
+template <class T>
+TL_INLINE void lstm_unit_back(std::int64_t n, std::int64_t hidden, const T* gates, const T* cell, const T* before,
+                              const T* dy, const T* state, T* d_cell, T* d, T* sum, T* h) {
+    const Vec<T> i = take(gates, n), f = take(gates + hidden, n), c = take(gates + 2 * hidden, n),
+                 o = take(gates + 3 * hidden, n), squashed = tanh(take(cell, n));
+    Vec<T> g = take(state, n);
+    if (dy) g += take(dy, n);
+    const Vec<T> raw = o * squashed, gc = take(d_cell, n) + g * (o - raw * squashed);
+    put_gradient<T>(d, sum, n, gc * (c * (i * (T(1) - i))));
+    put_gradient<T>(d + hidden, sum + hidden, n, gc * (take(before, n) * (f * (T(1) - f))));
+    put_gradient<T>(d + 2 * hidden, sum + 2 * hidden, n, gc * (i * (T(1) - c * c)));
+    put_gradient<T>(d + 3 * hidden, sum + 3 * hidden, n, g * (squashed * (o * (T(1) - o))));
+    put(d_cell, n, gc * f);
+    if (h) put(h, n, raw);
+}
+
+template <class T>
+static void lstm_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* sum) {
+    const std::int64_t hidden = f.hidden;
+    for (std::size_t s = f.walk->size(); s-- > 0;) {
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from, first = (*f.walk)[s].start + from;
+        for (std::int64_t b = from; b < from + count; ++b) {
+            const Place at(*f.walk, s, b);
+            const T* before = at.before < 0 ? f.c0 + b * hidden : f.cells + at.before * hidden;
             const T *gates = f.gates + at.row * 4 * hidden, *cell = f.cells + at.row * hidden;
-            const T *dy = f.dy ? f.dy + at.row * hidden : nullptr, *state = f.state + in_batch * hidden;
-            T *d = f.d + at.row * 4 * hidden, *d_cell = f.cell + in_batch * hidden;
+            const T *dy = f.dy ? f.dy + at.row * hidden : nullptr, *state = f.state + b * hidden;
+            T *d = f.d + at.row * 4 * hidden, *d_cell = f.cell + b * hidden;
             // this step's hidden state is what the next one began with
             T* h = at.after < 0 ? nullptr : f.before + at.after * hidden;
-            if (at.before < 0)
-                std::copy_n(f.h0 + in_batch * hidden, hidden, f.before + at.row * hidden);
-#define TL_CALL(n)                                                                                               \
-    lstm_unit_back(n, hidden, gates + j, cell + j, before + j, dy ? dy + j : dy, state + j, d_cell + j, d + j, \
-               h ? h + j : h)
-            TL_EACH_VECTOR(hidden, TL_CALL)
-#undef TL_CALL
-            rows[b] = d, states[b] = f.state + in_batch * hidden;
+            if (at.before < 0) std::copy_n(f.h0 + b * hidden, hidden, f.before + at.row * hidden);
+            each_vector<T>(hidden, [&](std::int64_t j, std::int64_t n) {
+                lstm_unit_back<T>(n, hidden, gates + j, cell + j, before + j, dy ? dy + j : dy, state + j, d_cell + j,
+                                  d + j, sum + j, h ? h + j : h);
+            });
         }
-        multiply(count, 4 * hidden, rows, f.w, states, hidden, false);
-        if (f.w_x && s % panel == 0)
-            project(*f.walk, s, panel, from, to, f.d, 4 * hidden, 4 * hidden, f.w_x, f.dx, f.inputs, f.inputs);
+        multiply<T>(count, {f.d + first * 4 * hidden, 4 * hidden, 4 * hidden, f.w}, f.state + from * hidden, hidden);
+        if (f.dx)
+            multiply<T>(count, {f.d + first * 4 * hidden, 4 * hidden, 4 * hidden, f.w_x}, f.dx + first * f.inputs,
+                        f.inputs);
     }
 }
 
 // ---- GRU: of each row (q, reset, update, new), where q is the state's part of new before reset scales it
-TL_INLINE void gru_unit(int n, std::int64_t hidden, const Vec* z, const T* bias, T* gates, const T* before, T* y) {
-    Vec g[3];
-    for (int k = 0; k < 3; ++k) g[k] = load(gates + (k + 1) * hidden, n) + load(bias + (k + 1) * LANES, LANES);
-    const Vec q = z[0] + load(bias, LANES), r = sigmoid(z[1] + g[0]), u = sigmoid(z[2] + g[1]),
-              c = tanh(g[2] + r * q);
-    store(gates, n, q);
-    store(gates + hidden, n, r);
-    store(gates + 2 * hidden, n, u);
-    store(gates + 3 * hidden, n, c);
-    store(y, n, (load(before, n) - c) * u + c);
+template <class T>
+TL_INLINE void gru_unit(std::int64_t n, std::int64_t hidden, const Vec<T>* x, const Vec<T>* z, const T* bias,
+                        bool given, T* gates, const T* before, T* y) {
+    Vec<T> g[3];
+    for (int k = 0; k < 3; ++k)
+        g[k] = load(bias + (k + 1) * lanes<T>) + (given ? take(gates + (k + 1) * hidden, n) : x[k]);
+    const Vec<T> q = z[0] + load(bias), r = sigmoid(z[1] + g[0]), u = sigmoid(z[2] + g[1]), c = tanh(g[2] + r * q);
+    put(gates, n, q);
+    put(gates + hidden, n, r);
+    put(gates + 2 * hidden, n, u);
+    put(gates + 3 * hidden, n, c);
+    put(y, n, (take(before, n) - c) * u + c);
 }
 
-static void gru(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
-    const std::int64_t hidden = f.hidden, all = to - from;
-    const T* h[tl::task_rows];
-    for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden;
-    Vec z[ROWS][4];
-    const std::size_t steps = f.walk->size(), panel = panel_steps(all);
-    for (std::size_t s = 0; s < steps; ++s) {
-        const tl::Step& step = (*f.walk)[s];
-        if (f.w_x && s % panel == 0)
-            project(*f.walk, s, panel, from, to, f.x, f.inputs, f.inputs, f.w_x, f.gates + hidden,
-                    4 * hidden, 3 * hidden);
-        const std::int64_t count = std::min(all, step.rows - from), first = step.start + from;
-        const T *w = f.w, *bias = f.bias;
-        for (std::int64_t j = 0; j < hidden; j += LANES, w += 3 * LANES * hidden, bias += 4 * LANES) {
-            const int n = static_cast<int>(std::min<std::int64_t>(LANES, hidden - j));
-            TL_EACH_TILE(count) {
-                product3(static_cast<int>(b1 - b0), hidden, h + b0, w, z);
-                for (std::int64_t b = b0; b < b1; ++b) {
-                    T *gates = f.gates + (first + b) * 4 * hidden + j, *y = f.y + (first + b) * hidden + j;
-                    if (n == LANES)
-                        gru_unit(LANES, hidden, z[b - b0], bias, gates, h[b] + j, y);
-                    else
-                        gru_unit(n, hidden, z[b - b0], bias, gates, h[b] + j, y);
-                }
+template <class T>
+static void gru(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
+    const std::int64_t hidden = f.hidden;
+    Vec<T> zx[8][4], z[8][4];
+    for (std::size_t s = 0; s < f.walk->size(); ++s)
+        each_run(*f.walk, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
+            Factors<T> x{f.x + row * f.inputs, f.inputs, f.x ? f.inputs : 0, f.w_x};
+            Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, hidden, hidden, f.w};
+            const T* bias = f.bias;
+            for (std::int64_t j = 0; j < hidden; j += lanes<T>, bias += 4 * lanes<T>) {
+                const std::int64_t n = std::min<std::int64_t>(lanes<T>, hidden - j);
+                each_tile<3>(count, [&](std::int64_t first, std::int64_t rows) {
+                    if (f.x) product<3, T>(rows, moved(x, first), {}, zx);
+                    product<3, T>(rows, moved(h, first), {}, z);
+                    for (std::int64_t k = 0; k < rows; ++k) {
+                        const std::int64_t at = (row + first + k) * hidden + j;
+                        T *gates = f.gates + at + 3 * (row + first + k) * hidden, *y = f.y + at;
+                        const T* before = h.a + (first + k) * hidden + j;
+                        if (n == lanes<T>)
+                            gru_unit<T>(lanes<T>, hidden, zx[k], z[k], bias, !f.x, gates, before, y);
+                        else
+                            gru_unit<T>(n, hidden, zx[k], z[k], bias, !f.x, gates, before, y);
+                    }
+                });
+                x.w += 3 * lanes<T> * x.inner, h.w += 3 * lanes<T> * h.inner;
             }
-        }
-        for (std::int64_t b = 0; b < count; ++b) h[b] = f.y + (first + b) * hidden;
-    }
-    for (std::int64_t b = 0; b < all; ++b) std::copy_n(h[b], hidden, f.h_n + (from + b) * hidden);
+        });
+    last_states(*f.walk, from, to, f.y, hidden, f.h_n);
 }
 
 // The gradients d of one row's (q, reset, update, new); of the state's gradient remains what goes past the gates.
-TL_INLINE void gru_unit_back(int n, std::int64_t hidden, const T* gates, const T* before, const T* dy, T* state, T* d,
-                             T* h) {
-    const Vec q = load(gates, n), r = load(gates + hidden, n), u = load(gates + 2 * hidden, n),
-              c = load(gates + 3 * hidden, n), was = load(before, n);
-    Vec g = load(state, n);
-    if (dy) g += load(dy, n);
-    const Vec to_c = (T(1) - u) * (T(1) - c * c), to_q = to_c * r;
-    store(d, n, g * to_q);
-    store(d + hidden, n, g * (to_q * (q * (T(1) - r))));
-    store(d + 2 * hidden, n, g * ((was - c) * (u * (T(1) - u))));
-    store(d + 3 * hidden, n, g * to_c);
-    store(state, n, g * u);
-    store(h, n, was);
+template <class T>
+TL_INLINE void gru_unit_back(std::int64_t n, std::int64_t hidden, const T* gates, const T* before, const T* dy,
+                             T* state, T* d, T* sum, T* h) {
+    const Vec<T> q = take(gates, n), r = take(gates + hidden, n), u = take(gates + 2 * hidden, n),
+                 c = take(gates + 3 * hidden, n), was = take(before, n);
+    Vec<T> g = take(state, n);
+    if (dy) g += take(dy, n);
+    const Vec<T> to_c = g * ((T(1) - u) * (T(1) - c * c)), to_q = to_c * r;
+    put_gradient<T>(d, sum, n, to_q);
+    put_gradient<T>(d + hidden, sum + hidden, n, to_q * (q * (T(1) - r)));
+    put_gradient<T>(d + 2 * hidden, sum + 2 * hidden, n, g * ((was - c) * (u * (T(1) - u))));
+    put_gradient<T>(d + 3 * hidden, sum + 3 * hidden, n, to_c);
+    put(state, n, g * u);
+    put(h, n, was);
 }
 
-static void gru_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+template <class T>
+static void gru_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* sum) {
     const std::int64_t hidden = f.hidden;
-    const T* rows[tl::task_rows];
-    T* states[tl::task_rows];
-    const std::size_t steps = f.walk->size(), panel = panel_steps(to - from);
-    for (std::size_t s = steps; s-- > 0;) {
-        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
-        for (std::int64_t b = 0; b < count; ++b) {
-            const std::int64_t in_batch = from + b;
-            const Place at(*f.walk, s, in_batch);
-            const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
+    for (std::size_t s = f.walk->size(); s-- > 0;) {
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from, first = (*f.walk)[s].start + from;
+        for (std::int64_t b = from; b < from + count; ++b) {
+            const Place at(*f.walk, s, b);
+            const T* before = at.before < 0 ? f.h0 + b * hidden : f.y + at.before * hidden;
             const T *gates = f.gates + at.row * 4 * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
-            T *state = f.state + in_batch * hidden, *d = f.d + at.row * 4 * hidden;
-            T* h = f.before + at.row * hidden;
-#define TL_CALL(n) gru_unit_back(n, hidden, gates + j, before + j, dy ? dy + j : dy, state + j, d + j, h + j)
-            TL_EACH_VECTOR(hidden, TL_CALL)
-#undef TL_CALL
-            rows[b] = d, states[b] = f.state + in_batch * hidden;
+            T *state = f.state + b * hidden, *d = f.d + at.row * 4 * hidden, *h = f.before + at.row * hidden;
+            each_vector<T>(hidden, [&](std::int64_t j, std::int64_t n) {
+                gru_unit_back<T>(n, hidden, gates + j, before + j, dy ? dy + j : dy, state + j, d + j, sum + j, h + j);
+            });
         }
-        multiply(count, 3 * hidden, rows, f.w, states, hidden, true);
-        if (f.w_x && s % panel == 0)
-            project(*f.walk, s, panel, from, to, f.d + hidden, 4 * hidden, 3 * hidden, f.w_x, f.dx, f.inputs, f.inputs);
+        const T* d = f.d + first * 4 * hidden;
+        multiply<T>(count, {d, 4 * hidden, 3 * hidden, f.w}, f.state + from * hidden, hidden, true);
+        if (f.dx)
+            multiply<T>(count, {d + hidden, 4 * hidden, 3 * hidden, f.w_x}, f.dx + first * f.inputs, f.inputs);
     }
 }
 
 // ---- tanh or relu alone
-TL_INLINE void rnn_unit(int n, bool relu, const T* bias, T* y) {
-    const Vec x = load(y, n) + load(bias, n), zero = {};
-    store(y, n, relu ? (x < zero ? zero : x) : tanh(x));  // nan is not below 0: it stays
-}
-
-static void rnn(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
-    const std::int64_t hidden = f.hidden, all = to - from;
-    const T* h[tl::task_rows];
-    T* now[tl::task_rows];
-    for (std::int64_t b = 0; b < all; ++b) h[b] = f.h0 + (from + b) * hidden;
-    const std::size_t steps = f.walk->size(), panel = panel_steps(all);
-    for (std::size_t s = 0; s < steps; ++s) {
-        const tl::Step& step = (*f.walk)[s];
-        if (f.w_x && s % panel == 0)
-            project(*f.walk, s, panel, from, to, f.x, f.inputs, f.inputs, f.w_x, f.y, hidden, hidden);
-        const std::int64_t count = std::min(all, step.rows - from);
-        T* y = f.y + (step.start + from) * hidden;
-        for (std::int64_t b = 0; b < count; ++b) now[b] = y + b * hidden;
-        multiply(count, hidden, h, f.w, now, hidden, true);
-        for (std::int64_t b = 0; b < count; ++b) {
-#define TL_CALL(n) rnn_unit(n, f.relu, f.bias + j, now[b] + j)
-            TL_EACH_VECTOR(hidden, TL_CALL)
-#undef TL_CALL
-            h[b] = now[b];
-        }
-    }
-    for (std::int64_t b = 0; b < all; ++b) std::copy_n(h[b], hidden, f.h_n + (from + b) * hidden);
-}
-
-TL_INLINE void rnn_unit_back(int n, bool relu, const T* out, const T* dy, const T* state, T* d) {
-    const Vec y = load(out, n), zero = {}, one = zero + T(1);
-    Vec g = load(state, n);
-    if (dy) g += load(dy, n);
-    store(d, n, g * (relu ? (y > zero ? one : zero) : one - y * y));
-}
-
-static void rnn_back(const tl::Layer<T>& f, std::int64_t from, std::int64_t to) {
+template <class T>
+static void rnn(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
     const std::int64_t hidden = f.hidden;
-    const T* rows[tl::task_rows];
-    T* states[tl::task_rows];
-    const std::size_t steps = f.walk->size(), panel = panel_steps(to - from);
-    for (std::size_t s = steps; s-- > 0;) {
-        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
-        for (std::int64_t b = 0; b < count; ++b) {
-            const std::int64_t in_batch = from + b;
-            const Place at(*f.walk, s, in_batch);
-            const T* before = at.before < 0 ? f.h0 + in_batch * hidden : f.y + at.before * hidden;
+    for (std::size_t s = 0; s < f.walk->size(); ++s)
+        each_run(*f.walk, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
+            const Factors<T> x{f.x + row * f.inputs, f.inputs, f.x ? f.inputs : 0, f.w_x};
+            const Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, hidden, hidden, f.w};
+            columns<T>(count, hidden, x, h, [&](std::int64_t b, std::int64_t j, std::int64_t n, const Vec<T>& z) {
+                T* y = f.y + (row + b) * hidden + j;
+                Vec<T> sum = z + load(f.bias + j);
+                if (!f.x) sum += take(y, n);
+                const Vec<T> zero = {};
+                put(y, n, f.relu ? (sum < zero ? zero : sum) : tanh(sum));  // nan is not below 0: it stays
+            });
+        });
+    last_states(*f.walk, from, to, f.y, hidden, f.h_n);
+}
+
+template <class T>
+TL_INLINE void rnn_unit_back(std::int64_t n, bool relu, const T* out, const T* dy, const T* state, T* d, T* sum) {
+    const Vec<T> y = take(out, n), zero = {}, one = zero + T(1);
+    Vec<T> g = take(state, n);
+    if (dy) g += take(dy, n);
+    put_gradient<T>(d, sum, n, g * (relu ? (y > zero ? one : zero) : one - y * y));
+}
+
+template <class T>
+static void rnn_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* sum) {
+    const std::int64_t hidden = f.hidden;
+    for (std::size_t s = f.walk->size(); s-- > 0;) {
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from, first = (*f.walk)[s].start + from;
+        for (std::int64_t b = from; b < from + count; ++b) {
+            const Place at(*f.walk, s, b);
+            const T* before = at.before < 0 ? f.h0 + b * hidden : f.y + at.before * hidden;
             std::copy_n(before, hidden, f.before + at.row * hidden);
             const T *y = f.y + at.row * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
-            const T* state = f.state + in_batch * hidden;
+            const T* state = f.state + b * hidden;
             T* d = f.d + at.row * hidden;
-#define TL_CALL(n) rnn_unit_back(n, f.relu, y + j, dy ? dy + j : dy, state + j, d + j)
-            TL_EACH_VECTOR(hidden, TL_CALL)
-#undef TL_CALL
-            rows[b] = d, states[b] = f.state + in_batch * hidden;
+            each_vector<T>(hidden, [&](std::int64_t j, std::int64_t n) {
+                rnn_unit_back<T>(n, f.relu, y + j, dy ? dy + j : dy, state + j, d + j, sum + j);
+            });
         }
-        multiply(count, hidden, rows, f.w, states, hidden, false);
-        if (f.w_x && s % panel == 0)
-            project(*f.walk, s, panel, from, to, f.d, hidden, hidden, f.w_x, f.dx, f.inputs, f.inputs);
+        const T* d = f.d + first * hidden;
+        multiply<T>(count, {d, hidden, hidden, f.w}, f.state + from * hidden, hidden);
+        if (f.dx) multiply<T>(count, {d, hidden, hidden, f.w_x}, f.dx + first * f.inputs, f.inputs);
     }
 }
-
-#undef TL_EACH_TILE
-#undef TL_EACH_VECTOR

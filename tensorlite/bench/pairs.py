@@ -12,16 +12,26 @@ import numpy as np
 
 from tensorlite.bench.ops import ROOFS, ROWS, Row
 
-REST = 0.02  # seconds between two libraries' turns, in which threads that wait for more work go to sleep
+REST = 0.003  # between two libraries' turns: so many seconds again and again, until nothing runs in them
 SETTLE = 0.002  # seconds of untimed calls that wake them again and fill the caches
 SAMPLE = 0.0002  # a time is that of as many calls as take this long
 DIFFERENCE = 1e-3  # between the libraries' results, as a share of the greatest number
 RESAMPLES = 4000
 
 
+def rest() -> None:
+    """Wait until the threads of whoever was measured before have given up waiting for more work, a second at most."""
+    until = time.perf_counter() + 1
+    while time.perf_counter() < until:
+        before = time.process_time()
+        time.sleep(REST)
+        if time.process_time() - before < REST / 10:
+            break
+
+
 def turn(call: Callable[[], Any], seconds: float) -> float:
     """The median time of a call, in seconds, over about so many seconds and at least one call."""
-    time.sleep(REST)
+    rest()
     clock = time.perf_counter
     until, took = clock() + SETTLE, 0.0
     while not took or (clock() < until and took < SETTLE):

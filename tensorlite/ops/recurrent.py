@@ -19,7 +19,6 @@ from tensorlite.autograd.tensor import Tensor, current_node, from_array
 from tensorlite.dtypes import int64
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.join import cat
-from tensorlite.ops.linalg import wide_vectors
 from tensorlite.ops.shape import expand, reshape
 
 Walk = list[tuple[int, int]]
@@ -77,14 +76,6 @@ def check_sizes(name: str, x: Any, batch: int, sizes: Any) -> None:
     """Refuse sizes of steps that do not fit, before compiled steps go by them."""
     if sizes is not None:
         walk_of(name, x, batch, sizes, False)
-
-
-def products_of_x(xp: Any, x: Any, w_ih: Any, out: Any) -> tuple | list:
-    """x and w_ih for compiled steps that do w_ih x themselves, or neither: then a BLAS has filled ``out`` with it."""
-    if wide_vectors():
-        return dense(x, w_ih)
-    xp.matmul(x.reshape(out.shape[0], x.shape[-1]), w_ih.T, out=out)
-    return None, None
 
 
 def dense(*arrays: Any) -> list:

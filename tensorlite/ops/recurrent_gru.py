@@ -16,7 +16,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.join import chunk
-from tensorlite.ops.linalg import linear, wide_vectors
+from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
     below,
     blocks,
@@ -29,7 +29,6 @@ from tensorlite.ops.recurrent import (
     gradients_for,
     gradients_of,
     in_wide,
-    products_of_x,
     rows_of,
     samples,
     sequences,
@@ -81,12 +80,6 @@ def gru_layer_dx_p(
             xp.multiply(g, z[at], out=through[:count])
             xp.matmul(d[start : start + count, : 3 * size], w, out=g)
             xp.add(g, through[:count], out=g)
-    _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh)
-
-
-def _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh) -> None:
-    """From the gradients d of (q, reset, update, new) those of x, weights and biases; ``before``: h of all rows."""
-    rows, size = before.shape
     to_x, to_h = d[:, size:], d[:, : 3 * size]
     if want[0]:
         xp.matmul(to_x, w_ih, out=out.reshape(rows, x.shape[-1]))
@@ -103,20 +96,10 @@ def _finish(xp, want, d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out
             out_b_hh[: 2 * size], out_b_hh[2 * size :] = total[size : 3 * size], total[:size]
 
 
-def _dx_around(
-    steps, xp, x, h0, w_ih, w_hh, gates, y, sizes, dy, dh,
-    out, out_h0, out_w_ih, out_w_hh, out_b_ih, out_b_hh, *, reverse, want,
-):  # fmt: skip
+def _dx_around(compiled, xp, x, h0, *arrays, reverse, want):
     """gru_layer_dx with compiled steps."""
-    check_sizes("gru_layer", x, h0.shape[0], sizes)
-    d, before = xp.empty(gates.shape, x.dtype), xp.empty((gates.shape[0], h0.shape[1]), x.dtype)
-    state = out_h0 if want[1] else xp.empty(h0.shape, x.dtype)
-    start_at(state, dh)
-    own = (*dense(w_ih), out) if want[0] and wide_vectors() else (None, None)
-    steps(*dense(h0, w_hh, gates, y, sizes, dy), state, d, before, *own)
-    _finish(
-        xp, (want[0] and own[0] is None, *want[1:]), d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b_ih, out_b_hh
-    )
+    check_sizes("gru_layer", x, h0.shape[0], arrays[4])
+    compiled(*dense(x, h0, *arrays))
 
 
 gru_layer_dx_p.kernel("cpu", "gru_layer_dx", when=worth_packing, around=_dx_around)
@@ -170,11 +153,10 @@ def gru_layer_p(
         y[start : start + count] = h
 
 
-def _around(steps, xp, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, out, out_h, out_gates, *, reverse):
+def _around(compiled, xp, x, h0, *arrays, reverse):
     """gru_layer with compiled steps."""
-    check_sizes("gru_layer", x, h0.shape[0], sizes)
-    own = products_of_x(xp, x, w_ih, out_gates[:, h0.shape[1] :])
-    steps(*dense(h0, w_hh, b_ih, b_hh, sizes), out, out_h, out_gates, *own)
+    check_sizes("gru_layer", x, h0.shape[0], arrays[4])
+    compiled(*dense(x, h0, *arrays))
 
 
 gru_layer_p.kernel("cpu", "gru_layer", when=worth_packing, around=_around)

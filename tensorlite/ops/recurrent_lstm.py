@@ -13,7 +13,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import int64
 from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.join import chunk
-from tensorlite.ops.linalg import linear, wide_vectors
+from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
     below,
     blocks,
@@ -27,7 +27,6 @@ from tensorlite.ops.recurrent import (
     gradients_of,
     in_wide,
     product_gradients,
-    products_of_x,
     rows_of,
     samples,
     sequences,
@@ -95,23 +94,10 @@ def lstm_layer_dx_p(
         xp.matmul(outer.T, raw, out=out_w_hr)
 
 
-def _dx_around(
-    steps, xp, x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc,
-    out, out_h0, out_c0, out_w_ih, out_w_hh, out_b, out_w_hr, *, reverse, want,
-):  # fmt: skip
+def _dx_around(compiled, xp, x, h0, *arrays, reverse, want):
     """lstm_layer_dx with compiled steps."""
-    check_sizes("lstm_layer", x, h0.shape[0], sizes)
-    d, before = xp.empty(gates.shape, x.dtype), xp.empty(cells.shape, x.dtype)
-    state, cell = (
-        buffer if wanted else xp.empty(s.shape, x.dtype)
-        for buffer, wanted, s in zip((out_h0, out_c0), want[1:3], (h0, c0))
-    )
-    start_at(state, dh)
-    start_at(cell, dc)
-    own = (*dense(w_ih), out) if want[0] and wide_vectors() else (None, None)
-    steps(*dense(h0, c0, w_hh, gates, cells, sizes, dy), state, cell, d, before, *own)
-    wanted = (want[0] and own[0] is None, *want[3:6])
-    product_gradients(xp, wanted, d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b)
+    check_sizes("lstm_layer", x, h0.shape[0], arrays[6])
+    compiled(*dense(x, h0, *arrays))
 
 
 def _dx_fits(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants) -> bool:
@@ -175,13 +161,10 @@ def lstm_layer_p(
         y[start : start + n] = h
 
 
-def _around(
-    steps, xp, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, out, out_h, out_c, out_gates, out_cells, *, reverse
-):
+def _around(compiled, xp, x, h0, *arrays, reverse):
     """lstm_layer with compiled steps."""
-    check_sizes("lstm_layer", x, h0.shape[0], sizes)
-    own = products_of_x(xp, x, w_ih, out_gates)
-    steps(*dense(h0, c0, w_hh, b_ih, b_hh, sizes), out, out_h, out_c, out_gates, out_cells, *own)
+    check_sizes("lstm_layer", x, h0.shape[0], arrays[6])
+    compiled(*dense(x, h0, *arrays))
 
 
 def _fits(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants) -> bool:

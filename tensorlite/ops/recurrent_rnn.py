@@ -8,7 +8,7 @@ from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import relu, tanh
-from tensorlite.ops.linalg import linear, wide_vectors
+from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
     below,
     check_layer,
@@ -21,7 +21,6 @@ from tensorlite.ops.recurrent import (
     gradients_of,
     in_wide,
     product_gradients,
-    products_of_x,
     rows_of,
     samples,
     sequences,
@@ -60,21 +59,10 @@ def rnn_layer_dx_p(
     product_gradients(xp, (want[0], *want[2:]), d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b)
 
 
-def _dx_around(
-    steps, xp, x, h0, w_ih, w_hh, y, sizes, dy, dh, out, out_h0, out_w_ih, out_w_hh, out_b,
-    *, nonlinearity, reverse, want,
-):  # fmt: skip
+def _dx_around(compiled, xp, x, h0, *arrays, nonlinearity, reverse, want):
     """rnn_layer_dx with compiled steps."""
-    check_sizes("rnn_layer", x, h0.shape[0], sizes)
-    size = h0.shape[1]
-    d, before = (xp.empty((y.size // size, size), x.dtype) for _ in range(2))
-    state = out_h0 if want[1] else xp.empty(h0.shape, x.dtype)
-    start_at(state, dh)
-    own = (*dense(w_ih), out) if want[0] and wide_vectors() else (None, None)
-    steps(*dense(h0, w_hh, y, sizes, dy), state, d, before, *own)
-    product_gradients(
-        xp, (want[0] and own[0] is None, *want[2:]), d, x, w_ih, lambda: before, out, out_w_ih, out_w_hh, out_b
-    )
+    check_sizes("rnn_layer", x, h0.shape[0], arrays[3])
+    compiled(*dense(x, h0, *arrays))
 
 
 rnn_layer_dx_p.kernel("cpu", "rnn_layer_dx", when=worth_packing, around=_dx_around)
@@ -116,11 +104,10 @@ def rnn_layer_p(
         h[...] = now
 
 
-def _around(steps, xp, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, out, out_h, *, nonlinearity, reverse):
+def _around(compiled, xp, x, h0, *arrays, nonlinearity, reverse):
     """rnn_layer with compiled steps."""
-    check_sizes("rnn_layer", x, h0.shape[0], sizes)
-    own = products_of_x(xp, x, w_ih, out.reshape(out.size // h0.shape[1], h0.shape[1]))
-    steps(*dense(h0, w_hh, b_ih, b_hh, sizes), out, out_h, *own)
+    check_sizes("rnn_layer", x, h0.shape[0], arrays[4])
+    compiled(*dense(x, h0, *arrays))
 
 
 rnn_layer_p.kernel("cpu", "rnn_layer", when=worth_packing, around=_around)
