@@ -4,10 +4,7 @@
 // Outputs of a row are computed by whole vectors that may reach into the next row, which is written after; only where
 // the task's last row or the end of an array is too near are vectors cut off. So narrow images need no masks.
 
-// Integers as wide as T's elements: what comparisons give, and places in a window while they are in registers.
-template <class T>
-using Ints = decltype(Vec<T>{} > Vec<T>{});
-
+// Ints (vmath.h) are what comparisons give, and places in a window while they are in registers.
 template <class T>
 TL_INLINE Ints<T> everywhere(std::int64_t k) {
     return Ints<T>{} + static_cast<std::remove_reference_t<decltype(Ints<T>{}[0])>>(k);

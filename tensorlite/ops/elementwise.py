@@ -11,7 +11,7 @@ from typing import Any
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, public
 from tensorlite.autograd.primitive import broadcast_spec, primitive
-from tensorlite.autograd.spec import CONTIGUOUS, Spec
+from tensorlite.autograd.spec import STRIDED, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
@@ -289,8 +289,10 @@ _SHORT = frozenset(range(-2, 5))
 
 
 def _one_exponent(*specs: Spec) -> bool:
-    """Whether the exponent, the last input, is one number beside a contiguous tensor."""
-    return specs[-1].size == 1 and specs[-1].ndim == 0 and all(s.format is CONTIGUOUS and s.size for s in specs)
+    """Whether the exponent, the last input, is one number beside tensors that lie alike without gaps."""
+    *full, w = specs
+    lie = {(s.shape, s.format) for s in full}
+    return w.size == 1 and w.ndim == 0 and len(lie) == 1 and full[0].format is not STRIDED and full[0].size > 0
 
 
 def _short_power(compiled: Any, xp: Any, x: Any, w: Any, out: Any) -> None:
