@@ -60,9 +60,10 @@ namespace {
 using tl::Epilogue;
 
 constexpr std::int64_t deep = 512;         // steps of a piece of k
+constexpr std::int64_t shallow = 32;       // the same for rows that make one tile with columns in place
 constexpr std::int64_t wide = 4096;        // columns that are packed at a time
-constexpr std::int64_t in_place_rows = 64; // as many read b's columns where they lie
-constexpr std::int64_t dot_columns = 4;    // columns that inner products are made for
+constexpr std::int64_t in_place_rows = 128;// as many read b's columns where they lie
+constexpr std::int64_t dot_columns = 8;    // columns that inner products are made for
 constexpr std::int64_t alone = 1 << 19;    // multiplications that are not worth a second thread
 constexpr std::int64_t of_task = 1 << 18;  // multiplications that a task has at least
 constexpr std::int64_t most_tasks = 16;
@@ -163,36 +164,57 @@ struct Product {
     }
 
     void panels(std::int64_t k) const {
-        const std::int64_t pieces = std::max<std::int64_t>(1, cuts(k, deep));
-        for (std::int64_t p = 0; p < pieces; ++p)
-            for (std::int64_t j = 0; j < n; j += wide)
-                piece(j, std::min(wide, n - j), p * k / pieces, (p + 1) * k / pieces, p == 0, p == pieces - 1);
+        const std::int64_t panel = (across ? kernel.across : kernel.vectors) * kernel.lanes;
+        if (b.col != 1 || m > in_place_rows || (!kernel.parts && n % kernel.lanes)) {
+            const std::int64_t pieces = std::max<std::int64_t>(1, cuts(k, deep));
+            for (std::int64_t p = 0; p < pieces; ++p)
+                for (std::int64_t j = 0; j < n; j += wide)
+                    packed(panel, j, std::min(wide, n - j), p * k / pieces, (p + 1) * k / pieces, p == 0,
+                           p == pieces - 1);
+            return;
+        }
+        // a few rows go through long rows of b side by side, not through columns that lie far apart
+        const std::int64_t pieces = std::max<std::int64_t>(1, cuts(k, m <= kernel.rows ? shallow : deep));
+        in_blocks(panel, n, k, [&](std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
+            for (std::int64_t p = 0; p < pieces; ++p) {
+                const std::int64_t from = p * k / pieces, steps = (p + 1) * k / pieces - from;
+                Block<T> made = block(i, rows, j, cols, from, steps, p == 0, p == pieces - 1);
+                made.panel = panel;
+                kernel.multiply(made);
+            }
+        });
     }
 
-    void piece(std::int64_t j, std::int64_t cols, std::int64_t from, std::int64_t to, bool first, bool last) const {
-        const bool packed = b.col != 1 || m > in_place_rows || (!kernel.parts && n % kernel.lanes);
-        const std::int64_t panel = (across ? kernel.across : kernel.vectors) * kernel.lanes, steps = to - from;
-        const std::int64_t panels = cuts(cols, panel), work = m * cols * steps;
-        T* columns = packed ? scratch<T, 0>(panels * panel * steps) : nullptr;
-        if (packed)
-            in_tasks(work < alone ? 1 : std::min(panels, most_tasks), [&](std::int64_t t) {
-                const std::int64_t tasks = work < alone ? 1 : std::min(panels, most_tasks);
-                for (std::int64_t s = t * panels / tasks; s < (t + 1) * panels / tasks; ++s)
-                    kernel.pack(steps, std::min(panel, cols - s * panel),
-                                {b.data + from * b.row + (j + s * panel) * b.col, b.row, b.col},
-                                columns + s * panel * steps);
-            });
+    // Some columns of a piece of k.
+    void packed(std::int64_t panel, std::int64_t j, std::int64_t cols, std::int64_t from, std::int64_t to, bool first,
+                bool last) const {
+        const std::int64_t panels = cuts(cols, panel), steps = to - from;
+        T* columns = scratch<T, 0>(panels * panel * steps);
+        const std::int64_t tasks = std::min(tasks_of(m * cols * steps), panels);
+        in_tasks(tasks, [&](std::int64_t t) {
+            for (std::int64_t s = t * panels / tasks; s < (t + 1) * panels / tasks; ++s)
+                kernel.pack(steps, std::min(panel, cols - s * panel),
+                            {b.data + from * b.row + (j + s * panel) * b.col, b.row, b.col},
+                            columns + s * panel * steps);
+        });
+        in_blocks(panel, cols, steps, [&](std::int64_t i, std::int64_t rows, std::int64_t at, std::int64_t width) {
+            Block<T> made = block(i, rows, j + at, width, from, steps, first, last);
+            made.panel = panel, made.packed = true, made.b.data = columns + at * steps;
+            kernel.multiply(made);
+        });
+    }
+
+    // Calls f(first row, rows, first column, columns) for a grid of blocks, columns cut between panels.
+    template <class F>
+    void in_blocks(std::int64_t panel, std::int64_t cols, std::int64_t steps, F f) const {
         const Grid grid(m, cols, steps, kernel.rows, panel);
+        const std::int64_t panels = cuts(cols, panel);
         in_tasks(grid.rows * grid.cols, [&](std::int64_t t) {
             const std::int64_t r = t % grid.rows, s = t / grid.rows;
             const std::int64_t i = r * m / grid.rows, rows = (r + 1) * m / grid.rows - i;
-            const std::int64_t at = s * panels / grid.cols * panel;
-            const std::int64_t width = std::min(cols, (s + 1) * panels / grid.cols * panel) - at;
-            if (rows <= 0 || width <= 0) return;
-            Block<T> p = block(i, rows, j + at, width, from, steps, first, last);
-            p.panel = panel, p.packed = packed;
-            if (packed) p.b.data = columns + at * steps;
-            kernel.multiply(p);
+            const std::int64_t j = s * panels / grid.cols * panel;
+            const std::int64_t width = std::min(cols, (s + 1) * panels / grid.cols * panel) - j;
+            if (rows > 0 && width > 0) f(i, rows, j, width);
         });
     }
 

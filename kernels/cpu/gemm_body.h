@@ -193,7 +193,7 @@ static void activate(const Block<T>& p, std::int64_t i, std::int64_t rows, std::
 }
 
 template <class T>
-static void multiply(const Block<T>& p) {
+static void multiply_rows(const Block<T>& p) {
     for (std::int64_t j = 0; j < p.cols; j += p.panel) {
         const std::int64_t left = p.cols - j, cols = std::min(left, p.panel);
         const std::int64_t whole = (cols + lanes<T> - 1) / lanes<T> * lanes<T>;
@@ -204,6 +204,20 @@ static void multiply(const Block<T>& p) {
         else
             part ? panel<TL_LEVEL == 2, false>(p, spot) : panel<false, false>(p, spot);
         p.across ? activate(p, j, cols, 0, p.rows) : activate(p, 0, p.rows, j, cols);
+    }
+}
+
+// As many rows at a time as leave a, a panel of b and c near.
+template <class T>
+static void multiply(const Block<T>& p) {
+    const std::int64_t most = p.steps < 64 ? 24 : 120, cuts = (p.rows + most - 1) / most;
+    for (std::int64_t t = 0; t < cuts; ++t) {
+        Block<T> some = p;
+        const std::int64_t i = t * p.rows / cuts, by = p.across ? 1 : p.c_row;
+        some.rows = (t + 1) * p.rows / cuts - i, some.a.data += i * p.a.row, some.c += i * by;
+        if (p.residual) some.residual += i * (p.across ? 1 : p.residual_row);
+        if (p.bias && p.across) some.bias += i;
+        multiply_rows(some);
     }
 }
 
@@ -243,37 +257,54 @@ static void pack(std::int64_t steps, std::int64_t cols, Matrix<T> b, T* to) {
 }
 
 // ---- inner products, for a few columns: a's rows and b's columns are runs
-template <int M, int N, class T>
-static void some_dots(const Block<T>& p, std::int64_t i) {
-    Vec<T> acc[M][N] = {};
-    const T *a = p.a.data + i * p.a.row, *b = p.b.data;
-    for (std::int64_t k = 0; k < p.steps; k += lanes<T>) {
-        const std::int64_t n = p.steps - k;
+// M rows by N columns, with U sums side by side of each: one row alone is read as a single stream.
+template <int M, int N, int U, class T>
+static void some_dots(const Block<T>& p, std::int64_t i, std::int64_t j) {
+    constexpr int L = lanes<T>, count = M * N;
+    Vec<T> acc[U][count] = {};
+    const T *a = p.a.data + i * p.a.row, *b = p.b.data + j * p.b.col;
+    const auto step = [&](Vec<T>(&to)[count], std::int64_t k, std::int64_t n) __attribute__((always_inline)) {
         Vec<T> c[N];
-        for (int j = 0; j < N; ++j) c[j] = load_some(b + j * p.b.col + k, n);
+        for (int s = 0; s < N; ++s) c[s] = load_some(b + s * p.b.col + k, n);
         for (int r = 0; r < M; ++r) {
             const Vec<T> one = load_some(a + r * p.a.row + k, n);
-            for (int j = 0; j < N; ++j) acc[r][j] += one * c[j];
+            for (int s = 0; s < N; ++s) to[r * N + s] += one * c[s];
+        }
+    };
+    std::int64_t k = 0;
+    for (; k + U * L <= p.steps; k += U * L)
+        for (int u = 0; u < U; ++u) step(acc[u], k + u * L, L);
+    for (; k < p.steps; k += L) step(acc[0], k, p.steps - k);
+    for (int u = 1; u < U; ++u)
+        for (int q = 0; q < count; ++q) acc[0][q] += acc[u][q];
+    for (int q = 0; q < count; q += L) {  // as many sums at once as a vector holds
+        Vec<T> r[L] = {};
+        for (int l = 0; l < L && q + l < count; ++l) r[l] = acc[0][q + l];
+        transpose<T>(r);
+        for (int n = L / 2; n; n /= 2)
+            for (int l = 0; l < n; ++l) r[l] += r[l + n];
+        for (int l = 0; l < L && q + l < count; ++l) {
+            const std::int64_t y = i + (q + l) / N, x = j + (q + l) % N;
+            T& c = p.across ? p.c[x * p.c_row + y] : p.c[y * p.c_row + x];
+            c = p.add ? c + r[0][l] : r[0][l];
         }
     }
-    for (int r = 0; r < M; ++r)
-        for (int j = 0; j < N; ++j) {
-            T& c = p.across ? p.c[j * p.c_row + i + r] : p.c[(i + r) * p.c_row + j];
-            const T y = sum<T>(acc[r][j]);
-            c = p.add ? c + y : y;
-        }
 }
 
 template <int N, class T>
-static void dots_of(const Block<T>& p) {
+static void dots_of(const Block<T>& p, std::int64_t j) {
+    constexpr int M = N == 1 ? 1 : registers == 32 ? 4 : 2;
     std::int64_t i = 0;
-    for (; i + 4 <= p.rows; i += 4) some_dots<4, N>(p, i);
-    for (; i < p.rows; ++i) some_dots<1, N>(p, i);
+    for (; i + M <= p.rows; i += M) some_dots<M, N, N == 1 ? 8 : 1>(p, i, j);
+    for (; i < p.rows; ++i) some_dots<1, N, N == 1 ? 8 : 2>(p, i, j);
 }
 
 template <class T>
 static void dots(const Block<T>& p) {
-    p.cols == 1 ? dots_of<1>(p) : p.cols == 2 ? dots_of<2>(p) : p.cols == 3 ? dots_of<3>(p) : dots_of<4>(p);
+    for (std::int64_t j = 0; j < p.cols; j += 4) {
+        const std::int64_t n = p.cols - j;
+        n == 1 ? dots_of<1>(p, j) : n == 2 ? dots_of<2>(p, j) : n == 3 ? dots_of<3>(p, j) : dots_of<4>(p, j);
+    }
 }
 
 template <class T>
