@@ -60,7 +60,7 @@ namespace {
 using tl::Epilogue;
 
 constexpr std::int64_t deep = 512;         // steps of a piece of k
-constexpr std::int64_t shallow = 32;       // the same for rows that make one tile with columns in place
+constexpr std::int64_t shallow = 64;       // the same for rows that make one tile with columns in place
 constexpr std::int64_t wide = 4096;        // columns that are packed at a time
 constexpr std::int64_t in_place_rows = 128;// as many read b's columns where they lie
 constexpr std::int64_t dot_columns = 8;    // columns that inner products are made for
@@ -94,12 +94,15 @@ void in_tasks(std::int64_t tasks, F f) {
     tl::Pool::get().run(static_cast<int>(tasks), [&](int t) { f(t); });
 }
 
-// So much work as a power of two of tasks.
-std::int64_t tasks_of(std::int64_t work) {
+// So much work as a power of two of parts, for every number of threads.
+std::int64_t parts_of(std::int64_t work) {
     std::int64_t tasks = 1;
     while (work >= alone && tasks < most_tasks && work >= 2 * tasks * of_task) tasks *= 2;
     return tasks;
 }
+
+// The same for what may be cut in any way. One thread does it best in one part.
+std::int64_t tasks_of(std::int64_t work) { return tl::Pool::alone() ? 1 : parts_of(work); }
 
 // c in a grid of blocks of nearly the same size, as square as can be.
 struct Grid {
@@ -224,6 +227,11 @@ struct Product {
         if (runs && m <= dot_columns) return turned().dots(k);
         const bool cheaper = b.col != 1 && (a.col == 1 ? m < n : a.row == 1);  // to pack a, or it needs no packing
         const bool fuller = n < kernel.lanes && n < m && a.row == 1;           // vectors along a's rows
+        if (n == 1 && c_row == 1 && !after.bias && (!after.residual || after.residual_row == 1)) {
+            Product row = turned();  // a column without gaps is a row
+            row.across = false;
+            return row.panels(k);
+        }
         (cheaper || fuller ? turned() : *this).panels(k);
     }
 
@@ -263,7 +271,7 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix<T> a, Matrix<T>
     const Kernel<T> kernel = kernel_in_use<T>();
     const Product<T> product{m, n, a, b, false, c, c_row, after, kernel};
     const std::int64_t tiles = cuts(m, kernel.rows) * cuts(n, kernel.lanes * kernel.vectors);
-    const std::int64_t parts = std::min(tasks_of(m * n * k), k / deep);
+    const std::int64_t parts = std::min(parts_of(m * n * k), k / deep);
     if (tiles <= most_tasks && parts > 1)
         product.by_parts(k, parts);
     else

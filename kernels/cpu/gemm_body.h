@@ -210,7 +210,7 @@ static void multiply_rows(const Block<T>& p) {
 // As many rows at a time as leave a, a panel of b and c near.
 template <class T>
 static void multiply(const Block<T>& p) {
-    const std::int64_t most = p.steps < 64 ? 24 : 120, cuts = (p.rows + most - 1) / most;
+    const std::int64_t most = p.steps < 16 ? tile_rows(most_vectors) : 120, cuts = (p.rows + most - 1) / most;
     for (std::int64_t t = 0; t < cuts; ++t) {
         Block<T> some = p;
         const std::int64_t i = t * p.rows / cuts, by = p.across ? 1 : p.c_row;
@@ -277,25 +277,30 @@ static void some_dots(const Block<T>& p, std::int64_t i, std::int64_t j) {
     for (; k < p.steps; k += L) step(acc[0], k, p.steps - k);
     for (int u = 1; u < U; ++u)
         for (int q = 0; q < count; ++q) acc[0][q] += acc[u][q];
+    const auto keep = [&](int q, T y) {
+        T& c = p.across ? p.c[(j + q % N) * p.c_row + i + q / N] : p.c[(i + q / N) * p.c_row + j + q % N];
+        c = p.add ? c + y : y;
+    };
+    if (count < 3) {
+        for (int q = 0; q < count; ++q) keep(q, sum<T>(acc[0][q]));
+        return;
+    }
     for (int q = 0; q < count; q += L) {  // as many sums at once as a vector holds
         Vec<T> r[L] = {};
         for (int l = 0; l < L && q + l < count; ++l) r[l] = acc[0][q + l];
         transpose<T>(r);
         for (int n = L / 2; n; n /= 2)
             for (int l = 0; l < n; ++l) r[l] += r[l + n];
-        for (int l = 0; l < L && q + l < count; ++l) {
-            const std::int64_t y = i + (q + l) / N, x = j + (q + l) % N;
-            T& c = p.across ? p.c[x * p.c_row + y] : p.c[y * p.c_row + x];
-            c = p.add ? c + r[0][l] : r[0][l];
-        }
+        for (int l = 0; l < L && q + l < count; ++l) keep(q + l, r[0][l]);
     }
 }
 
 template <int N, class T>
 static void dots_of(const Block<T>& p, std::int64_t j) {
-    constexpr int M = N == 1 ? 1 : registers == 32 ? 4 : 2;
+    constexpr int M = registers == 32 ? 4 : 2;
+    const bool stream = N == 1 && p.steps >= 64 * lanes<T>;  // then one row at a time suits memory best
     std::int64_t i = 0;
-    for (; i + M <= p.rows; i += M) some_dots<M, N, N == 1 ? 8 : 1>(p, i, j);
+    for (; !stream && i + M <= p.rows; i += M) some_dots<M, N, N == 1 ? 2 : 1>(p, i, j);
     for (; i < p.rows; ++i) some_dots<1, N, N == 1 ? 8 : 2>(p, i, j);
 }
 

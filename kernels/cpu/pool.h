@@ -42,6 +42,9 @@ class Pool {
         return n;
     }
 
+    // Whether a kernel called now would run on this thread alone.
+    static bool alone() { return inside() || threads().load(std::memory_order_relaxed) < 2; }
+
     template <class F>
     void run(int tasks, F f) {
         const int wanted = inside() ? 1 : std::min(threads().load(), tasks);
