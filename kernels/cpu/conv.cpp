@@ -47,6 +47,11 @@ ConvKernel<T> dx(const Conv& c) {
     return gather_dx<T>(c);
 }
 
+template <class T>
+ConvKernel<T> dw(const Conv& c) {
+    return weights_dw<T>(c);
+}
+
 // Binds a kernel of two inputs, perhaps a bias, and an output.
 template <class T>
 py::object bound(ConvKernel<T> kernel, bool bias, std::int64_t work) {
@@ -70,7 +75,13 @@ py::object make_dx(py::tuple specs, py::tuple outs, py::dict constants) {
                               : bound<float>(dx<float>(c), false, c.products());
 }
 
-Registrar forward_kernel("conv2d", make_forward), dx_kernel("conv2d_dx", make_dx);
+py::object make_dw(py::tuple specs, py::tuple outs, py::dict constants) {
+    const Conv c = sizes(specs[0], outs[0], specs[1], constants);
+    return is_double(outs[0]) ? bound<double>(dw<double>(c), false, c.products())
+                              : bound<float>(dw<float>(c), false, c.products());
+}
+
+Registrar forward_kernel("conv2d", make_forward), dx_kernel("conv2d_dx", make_dx), dw_kernel("conv2d_dw", make_dw);
 
 }  // namespace
 }  // namespace tl

@@ -36,6 +36,10 @@ ConvKernel<T> gather_forward(const Conv& c, After after);
 template <class T>
 ConvKernel<T> gather_dx(const Conv& c);
 
+// conv_weights.cpp: products of all pixels, added up. All sizes.
+template <class T>
+ConvKernel<T> weights_dw(const Conv& c);
+
 // Work below so many products stays on the caller.
 constexpr std::int64_t alone = 1 << 19;
 

@@ -51,21 +51,23 @@ Gather finished(Gather g) {
     return g;
 }
 
-// Cycles that a step of all products takes: what a core that starts two products a cycle needs for lines of `count`.
+}  // namespace
+
 double cycles(std::int64_t count, std::int64_t vectors, std::int64_t at_once, std::int64_t registers, bool near) {
     double total = 0;
     for (std::int64_t v = 0; v < vectors; v += at_once) {
         const std::int64_t part = std::min(at_once, vectors - v), most = tile_rows(registers, part);
         const std::int64_t tiles = (count + most - 1) / most, rows = count / tiles, longer = count % tiles;
         const auto one = [&](std::int64_t m) {
-            return std::max({0.5 * static_cast<double>(m * part), 4.0, near ? 0.0 : 2.0 * static_cast<double>(part)});
+            const auto rows = static_cast<double>(m), vectors = static_cast<double>(part);
+            // a vector of channels wants a load for each product: slower than two products a cycle
+            const double products = rows * vectors * (part == 1 ? 0.6 : part == 2 ? 0.5 : 0.51);
+            return std::max({products, 4.0, near ? 0.0 : 2.0 * vectors});
         };
         total += one(rows) * static_cast<double>(tiles - longer) + one(rows + 1) * static_cast<double>(longer);
     }
     return total;
 }
-
-}  // namespace
 
 Gather plan_forward(const Conv& c) {
     Gather g{};

@@ -105,6 +105,10 @@ constexpr std::int64_t tile_rows(std::int64_t registers, std::int64_t vectors) {
                            : (vectors == 1 ? 12 : vectors == 2 ? 6 : vectors == 3 ? 4 : 2);
 }
 
+// Cycles that a step of all products takes for `count` rows and so many vectors of columns, `at_once` in a panel: an
+// estimate for a core that starts two products a cycle. `near`: the panel is in L1.
+double cycles(std::int64_t count, std::int64_t vectors, std::int64_t at_once, std::int64_t registers, bool near);
+
 Gather plan_forward(const Conv& c);
 Gather plan_dx(const Conv& c);
 Cut cut(const Gather& g, std::int64_t lanes, std::int64_t registers, std::int64_t element);

@@ -1,6 +1,6 @@
 // The loops of gathering convolutions: tiles of pixels by panels of channels. Included for each instruction set.
 
-#include "turn.h"
+#include "conv_parts.h"
 
 // What is the same for all tiles of a phase, a group and a panel.
 template <class T>
@@ -14,8 +14,16 @@ struct Panel {
 };
 
 // M pixels by V vectors of channels.
-template <int M, int V, class T>
-static void gather_tile(const Panel<T>& p, const T* from, T* to) {
+template <class T>
+struct GatherTile {
+    using Call = void (*)(const Panel<T>&, const T*, T*);
+    template <int M, int V>
+    static void call(const Panel<T>& p, const T* from, T* to);
+};
+
+template <class T>
+template <int M, int V>
+void GatherTile<T>::call(const Panel<T>& p, const T* from, T* to) {
     constexpr std::int64_t L = lanes<T>;
     Vec<T> acc[M][V];
     for (int v = 0; v < V; ++v) {
@@ -38,36 +46,16 @@ static void gather_tile(const Panel<T>& p, const T* from, T* to) {
     }
 }
 
-template <class T>
-using Tile = void (*)(const Panel<T>&, const T*, T*);
-
-template <int V, class T, std::size_t... M>
-static Tile<T> tile_of(std::int64_t rows, std::index_sequence<M...>) {
-    static constexpr Tile<T> table[] = {&gather_tile<static_cast<int>(M) + 1, V, T>...};
-    return table[rows - 1];
-}
-
-template <class T>
-static Tile<T> tile_of(std::int64_t rows, std::int64_t vectors) {
-    constexpr auto most = [](int v) { return static_cast<std::size_t>(tl::tile_rows(registers, v)); };
-    switch (vectors) {
-        case 1: return tile_of<1, T>(rows, std::make_index_sequence<most(1)>());
-        case 2: return tile_of<2, T>(rows, std::make_index_sequence<most(2)>());
-        case 3: return tile_of<3, T>(rows, std::make_index_sequence<most(3)>());
-        default: return tile_of<4, T>(rows, std::make_index_sequence<most(4)>());
-    }
-}
-
 // A panel's tiles along a line of `count` pixels, in tiles of about one size.
 template <class T>
 struct Line {
     std::int64_t tiles, rows, longer;  // the first `longer` tiles have a row more
-    Tile<T> one, more;
+    typename GatherTile<T>::Call one, more;
     Line(std::int64_t count, std::int64_t vectors) {
         const std::int64_t most = tl::tile_rows(registers, vectors);
         tiles = (count + most - 1) / most, rows = count / tiles, longer = count % tiles;
-        one = tile_of<T>(rows, vectors);
-        more = longer ? tile_of<T>(rows + 1, vectors) : one;
+        one = tile_of<GatherTile<T>>(rows, vectors);
+        more = longer ? tile_of<GatherTile<T>>(rows + 1, vectors) : one;
     }
     void operator()(const Panel<T>& p, const T* from, T* to) const {
         for (std::int64_t t = 0; t < tiles; ++t) {
@@ -123,25 +111,6 @@ static void pack(const tl::Gather& g, const tl::Cut& c, const T* w, T* packed, s
                     }
                 }
             }
-}
-
-// Rows [first, first + rows) of an image with zeros around it, channels last.
-template <class T>
-static void fill(const tl::Gather& g, const T* image, std::int64_t first, std::int64_t rows, T* to) {
-    const std::int64_t width = g.columns.size, channels = g.source_channels();
-    const std::int64_t a = std::clamp<std::int64_t>(0, first, first + rows), b = std::clamp(g.rows.size, a, first + rows);
-    std::fill(to, to + (a - first) * g.row, T(0));
-    std::fill(to + (b - first) * g.row, to + rows * g.row, T(0));
-    const std::int64_t left = -g.left * g.step, right = (g.width + g.left - width) * g.step;
-    for (std::int64_t r = a; r < b; ++r) {
-        T* row = to + (r - first) * g.row;
-        std::fill(row, row + left, T(0));
-        std::fill(row + g.row - right, row + g.row, T(0));
-        if (g.source_last) std::memcpy(row + left, image + r * width * channels, sizeof(T) * width * channels);
-    }
-    if (!g.source_last)
-        planes_to_pixels(image + a * width, g.rows.size * width, channels, (b - a) * width, to + (a - first) * g.row + left,
-                         width, g.step, left + right);
 }
 
 // A task: some images, a band of rows of each, a part of the channels.
@@ -222,13 +191,9 @@ static void gather_all(const tl::Gather& g, const tl::Cut& c, tl::After after, c
             std::memcpy(padded + k * c.wide(), bias + k * g.made, sizeof(T) * g.made);
             std::fill(padded + k * c.wide() + g.made, padded + (k + 1) * c.wide(), T(0));
         }
-    const auto run = [](bool shared, std::int64_t tasks, auto f) {
-        if (shared) return tl::Pool::get().run(static_cast<int>(tasks), f);
-        for (std::int64_t k = 0; k < tasks; ++k) f(static_cast<int>(k));
-    };
     const std::int64_t panels = c.panels();
-    run(weights > 1 << 16, g.groups * panels, [&](int k) { pack(g, c, w, packed, k / panels, k % panels); });
+    run_tasks(weights > 1 << 16, g.groups * panels, [&](int k) { pack(g, c, w, packed, k / panels, k % panels); });
     const std::int64_t tasks = (g.n + c.images - 1) / c.images * c.bands * c.parts;
-    run(g.products() > tl::alone, tasks,
-        [&](int k) { gather_task(g, c, after, source, packed, padded, made, k); });
+    run_tasks(g.products() > tl::alone, tasks,
+              [&](int k) { gather_task(g, c, after, source, packed, padded, made, k); });
 }

@@ -314,6 +314,7 @@ def _any(*specs: Spec | None, **_: Any) -> bool:
 
 conv2d_p.kernel("cpu", "conv2d", when=_any)
 conv2d_dx_p.kernel("cpu", "conv2d_dx", when=_any)
+conv2d_dw_p.kernel("cpu", "conv2d_dw", when=_any)
 
 
 def _check(

@@ -1,0 +1,47 @@
+// What the bodies of convolutions share: tables of tiles, padded copies, tasks. Included for each instruction set.
+
+#include "turn.h"
+
+// The tile of so many rows and vectors, `Kind::call<rows, vectors>`, of a kind of kernel.
+template <class Kind, int V, std::size_t... M>
+static typename Kind::Call tile_of(std::int64_t rows, std::index_sequence<M...>) {
+    static constexpr typename Kind::Call table[] = {&Kind::template call<static_cast<int>(M) + 1, V>...};
+    return table[rows - 1];
+}
+
+template <class Kind>
+static typename Kind::Call tile_of(std::int64_t rows, std::int64_t vectors) {
+    constexpr auto most = [](int v) { return static_cast<std::size_t>(tl::tile_rows(registers, v)); };
+    switch (vectors) {
+        case 1: return tile_of<Kind, 1>(rows, std::make_index_sequence<most(1)>());
+        case 2: return tile_of<Kind, 2>(rows, std::make_index_sequence<most(2)>());
+        case 3: return tile_of<Kind, 3>(rows, std::make_index_sequence<most(3)>());
+        default: return tile_of<Kind, 4>(rows, std::make_index_sequence<most(4)>());
+    }
+}
+
+// f(0) .. f(tasks - 1): by all threads, or by the caller where that is not worth it.
+template <class F>
+static void run_tasks(bool shared, std::int64_t tasks, F f) {
+    if (shared) return tl::Pool::get().run(static_cast<int>(tasks), f);
+    for (std::int64_t k = 0; k < tasks; ++k) f(static_cast<int>(k));
+}
+
+// Rows [first, first + rows) of an image with zeros around it, channels last.
+template <class T>
+static void fill(const tl::Gather& g, const T* image, std::int64_t first, std::int64_t rows, T* to) {
+    const std::int64_t width = g.columns.size, channels = g.source_channels();
+    const std::int64_t a = std::clamp<std::int64_t>(0, first, first + rows), b = std::clamp(g.rows.size, a, first + rows);
+    std::fill(to, to + (a - first) * g.row, T(0));
+    std::fill(to + (b - first) * g.row, to + rows * g.row, T(0));
+    const std::int64_t left = -g.left * g.step, right = (g.width + g.left - width) * g.step;
+    for (std::int64_t r = a; r < b; ++r) {
+        T* row = to + (r - first) * g.row;
+        std::fill(row, row + left, T(0));
+        std::fill(row + g.row - right, row + g.row, T(0));
+        if (g.source_last) std::memcpy(row + left, image + r * width * channels, sizeof(T) * width * channels);
+    }
+    if (!g.source_last)
+        planes_to_pixels(image + a * width, g.rows.size * width, channels, (b - a) * width, to + (a - first) * g.row + left,
+                         width, g.step, left + right);
+}
