@@ -31,7 +31,7 @@ Gather finished(Gather g) {
     std::int64_t before = 0;
     for (const Side& rows : r.sides)
         for (const Side& columns : c.sides) {
-            Phase p{rows, columns, {}, g.source, 0, before};
+            Phase p{rows, columns, {}, g.source, 0, 0, before};
             const auto wide = static_cast<std::int64_t>(columns.taps.size());
             bool together = g.groups == 1;  // neighbouring taps of a row are one run
             for (std::int64_t j = 0; j + 1 < wide; ++j)
@@ -45,6 +45,7 @@ Gather finished(Gather g) {
                         p.runs.push_back((i.offset - r.low) * g.row + (j.offset - g.left) * g.step);
                 }
             if (together && wide) p.steps = wide * g.source;
+            p.row_runs = together ? std::min<std::int64_t>(wide, 1) : wide;
             before += p.taps;
             g.phases.push_back(std::move(p));
         }

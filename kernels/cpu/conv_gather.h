@@ -68,7 +68,7 @@ struct Axis {
 struct Phase {
     Side rows, columns;
     std::vector<std::int64_t> runs;  // where the source's runs lie, from the first pixel of the window's coordinates
-    std::int64_t steps;              // the length of a run
+    std::int64_t steps, row_runs;    // the length of a run; how many a row of taps has
     std::int64_t taps, before;       // how many taps; taps of the phases before
 };
 

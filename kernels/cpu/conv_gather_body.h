@@ -6,7 +6,8 @@
 template <class T>
 struct Panel {
     const std::int64_t* runs;
-    std::int64_t count, steps;       // of runs; their length
+    std::int64_t count, steps;        // of runs; their length
+    std::int64_t w_run;               // from one run's weights to the next's
     std::int64_t from_step, to_step;  // from one row of a tile to the next
     std::int64_t channels;            // of the destination
     const T *w, *bias;
@@ -31,7 +32,7 @@ void GatherTile<T>::call(const Panel<T>& p, const T* from, T* to) {
         for (int i = 0; i < M; ++i) acc[i][v] = first;
     }
     const T* w = p.w;
-    for (std::int64_t r = 0; r < p.count; ++r, w += p.steps * V * L)
+    for (std::int64_t r = 0; r < p.count; ++r, w += p.w_run)
         tile<M, V>(p.steps, from + p.runs[r], p.from_step, 1, w, V * L, acc);
     if (p.after == tl::After::relu)
         for (int i = 0; i < M; ++i)
@@ -69,9 +70,9 @@ struct Line {
 
 // The weights of a group's panel, for all phases: [tap][source channel][vectors], and zeros for channels that there are
 // not. Where a phase's weights begin depends on the taps of the phases before it.
-template <class T>
-static T* panel_weights(const tl::Gather& g, const tl::Cut& c, T* packed, const tl::Phase& p, std::int64_t group,
-                        std::int64_t vector) {
+template <class P>
+static P panel_weights(const tl::Gather& g, const tl::Cut& c, P packed, const tl::Phase& p, std::int64_t group,
+                       std::int64_t vector) {
     return packed + ((p.before * g.groups + group * p.taps) * c.wide() + vector * c.lanes * p.taps) * g.source;
 }
 
@@ -145,9 +146,10 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
             Steps middle{std::min(q1, p.rows.count) - q0, R.stride * g.row, R.step * made_row};
             Steps inner{p.columns.count, C.stride * g.step, C.step * channels};
             if (middle.count < 1 || inner.count < 1) continue;
+            const bool flat = !c.across && middle.from == inner.count * inner.from && middle.to == inner.count * inner.to;
             if (c.across) {
                 std::swap(outer, inner);
-            } else if (middle.from == inner.count * inner.from && middle.to == inner.count * inner.to) {
+            } else if (flat) {
                 inner.count *= middle.count;
                 middle.count = 1;
             }
@@ -155,16 +157,31 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
             for (std::int64_t k = panel0; k < panel1; ++k) {
                 const std::int64_t group = k / panels, vector = k % panels * c.at_once;
                 const std::int64_t vectors = std::min(c.at_once, c.vectors - vector), channel = vector * c.lanes;
-                const Panel<T> panel{p.runs.data(), static_cast<std::int64_t>(p.runs.size()), p.steps, inner.from, inner.to,
-                                     std::min(g.made - channel, vectors * c.lanes),
-                                     panel_weights(g, c, const_cast<T*>(packed), p, group, vector),
-                                     bias ? bias + group * c.wide() + channel : nullptr, after};
+                const T* weights = panel_weights(g, c, packed, p, group, vector);
+                const std::int64_t wide = vectors * c.lanes, w_run = p.steps * wide;
+                Panel<T> panel{nullptr,  0,        p.steps, w_run, inner.from, inner.to, std::min(g.made - channel, wide),
+                               nullptr, bias ? bias + group * c.wide() + channel : nullptr, after};
                 const Line<T> line(inner.count, vectors);
                 const T* a = from + group * g.source;
                 T* b = place + group * g.made + channel;
-                for (std::int64_t i = 0; i < outer.count; ++i)
-                    for (std::int64_t j = 0; j < middle.count; ++j)
-                        line(panel, a + i * outer.from + j * middle.from, b + i * outer.to + j * middle.to);
+                for (std::int64_t j = 0; j < middle.count; ++j) {
+                    // rows of zeros are left out
+                    Taps rows{0, static_cast<std::int64_t>(p.rows.taps.size())};
+                    if (!flat) rows = meets(R, p.rows, q0 + j);
+                    const std::int64_t first = rows.first * p.row_runs;
+                    panel.runs = p.runs.data() + first, panel.count = rows.count * p.row_runs;
+                    panel.w = weights + first * w_run;
+                    for (std::int64_t i = 0; i < outer.count; ++i) {
+                        std::int64_t from_column = 0;
+                        if (c.across && p.row_runs == 1) {  // and columns of zeros
+                            const Taps columns = meets(C, p.columns, i);
+                            panel.steps = columns.count * g.source;
+                            panel.w = weights + first * w_run + columns.first * g.source * wide;
+                            from_column = columns.first * g.step;
+                        }
+                        line(panel, a + i * outer.from + j * middle.from + from_column, b + i * outer.to + j * middle.to);
+                    }
+                }
             }
         }
         if (!g.made_last) {

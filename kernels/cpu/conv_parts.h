@@ -20,6 +20,19 @@ static typename Kind::Call tile_of(std::int64_t rows, std::int64_t vectors) {
     }
 }
 
+// Taps of a side that meet the source, not the zeros around it, for its k-th destination coordinate.
+struct Taps {
+    std::int64_t first, count;
+};
+
+static inline Taps meets(const tl::Axis& axis, const tl::Side& side, std::int64_t k) {
+    const std::int64_t at = k * axis.stride, all = static_cast<std::int64_t>(side.taps.size());
+    std::int64_t a = 0, b = all;
+    while (a < b && at + side.taps[a].offset < 0) ++a;
+    while (a < b && at + side.taps[b - 1].offset >= axis.size) --b;
+    return {a < b ? a : 0, b - a};
+}
+
 // f(0) .. f(tasks - 1): by all threads, or by the caller where that is not worth it.
 template <class F>
 static void run_tasks(bool shared, std::int64_t tasks, F f) {

@@ -85,24 +85,30 @@ static void weights_task(const tl::Gather& g, const tl::WeightsCut& c, const T* 
         Steps inner{line, C.stride * g.step, grad_step};
         if (c.across) {
             std::swap(outer, inner);
-        } else if (middle.x == inner.count * inner.x) {
-            inner.count *= middle.count;
-            middle.count = 1;
         }
-        const Pixels<T> pixels{outer.count, middle.count, inner.count, outer.x,  middle.x,         inner.x,
-                               outer.dy,    middle.dy,    inner.dy,    c.wide(), chunk == chunk0};
+        const bool flat = !c.across && middle.x == inner.count * inner.x;
+        if (flat) inner.count *= middle.count, middle.count = 1;
+        Pixels<T> pixels{outer.count, middle.count, inner.count, outer.x,  middle.x,         inner.x,
+                         outer.dy,    middle.dy,    inner.dy,    c.wide(), chunk == chunk0};
         for (std::int64_t k = panel0; k < panel1; ++k) {
             const std::int64_t group = k / panels, vector = k % panels * c.at_once;
             const std::int64_t vectors = std::min(c.at_once, c.vectors - vector);
             const std::int64_t most = tl::tile_rows(registers, vectors), tiles = (phase.steps + most - 1) / most;
             T* to = sums + group * rows_of_sums * c.wide() + vector * c.lanes;
-            for (std::size_t r = 0; r < phase.runs.size(); ++r)
+            for (std::int64_t r = 0; r < static_cast<std::int64_t>(phase.runs.size()); ++r) {
+                // rows of zeros are left out
+                std::int64_t a = q0, b = q1;
+                const std::int64_t offset = phase.rows.taps[r / phase.row_runs].offset;
+                while (!flat && a < b && a * R.stride + offset < 0) ++a;
+                while (!flat && a < b && (b - 1) * R.stride + offset >= R.size) --b;
+                if (!flat) pixels.middle = b - a;
                 for (std::int64_t t = 0; t < tiles; ++t) {
                     const std::int64_t m0 = phase.steps * t / tiles, m1 = phase.steps * (t + 1) / tiles;
                     tile_of<WeightsTile<T>>(m1 - m0, vectors)(
-                        pixels, from + phase.runs[r] + group * g.source + m0, grad + channel(k) - o0,
-                        to + (static_cast<std::int64_t>(r) * phase.steps + m0) * c.wide());
+                        pixels, from + phase.runs[r] + group * g.source + m0 + (a - q0) * middle.x,
+                        grad + channel(k) - o0 + (a - q0) * middle.dy, to + (r * phase.steps + m0) * c.wide());
                 }
+            }
         }
     }
 }
