@@ -24,7 +24,10 @@ Conv sizes(py::handle x, py::handle w, py::handle y, const py::dict& constants) 
     c.h = xs[2], c.w = xs[3], c.oh = ys[2], c.ow = ys[3], c.kh = ws[2], c.kw = ws[3];
     c.sh = stride.first, c.sw = stride.second, c.dh = dilation.first, c.dw = dilation.second;
     c.top = padding[0], c.left = padding[2];
-    c.x_last = channels_last(x), c.w_last = channels_last(w), c.y_last = channels_last(y);
+    // one channel or one pixel lies the same in both
+    c.x_last = channels_last(x) || c.channels() == 1 || c.h * c.w == 1;
+    c.y_last = channels_last(y) || c.features() == 1 || c.oh * c.ow == 1;
+    c.w_last = channels_last(w);
     return c;
 }
 

@@ -22,10 +22,11 @@ import numpy as np
 
 from tensorlite.autograd.methods import face, op
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import Spec
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.errors import DTypeError, ShapeError
+from tensorlite.ops.cast import laid_p
 from tensorlite.ops.slices import slice_
 from tensorlite.shapes import index
 
@@ -183,13 +184,13 @@ def _few_dx(xp: Any, p: Plan, dy: Any, w: Any, out: Any) -> None:
 
 
 def _few_dw(xp: Any, p: Plan, x: Any, dy: Any, out: Any) -> None:
-    total = out.reshape(p.groups, p.og, p.taps)
-    total.fill(0)
+    total = xp.zeros((p.groups, p.og, p.taps), out.dtype)
     padded, windows = _image(xp, p, out.dtype), _rows(xp, p, out.dtype)
     dy = dy.reshape(p.n, p.groups, p.og, *p.out)
     for n, _, r0, r1 in p.blocks(1):
         part = windows(padded(x[n]), r0, r1)
         total += xp.matmul(dy[n, :, :, r0:r1].reshape(p.groups, p.og, -1), part.swapaxes(1, 2))
+    out[...] = total.reshape(out.shape)
 
 
 # ---- pixels by channels: many images in one product
@@ -312,9 +313,19 @@ def _any(*specs: Spec | None, **_: Any) -> bool:
     return all(s.size for s in specs if s is not None)
 
 
-conv2d_p.kernel("cpu", "conv2d", when=_any)
-conv2d_dx_p.kernel("cpu", "conv2d_dx", when=_any)
-conv2d_dw_p.kernel("cpu", "conv2d_dw", when=_any)
+for _p in (conv2d_p, conv2d_dx_p, conv2d_dw_p):
+    _p.kernel("cpu", _p.op.name, when=_any, formats=(CONTIGUOUS, CHANNELS_LAST))
+
+
+def _beside(shape: tuple, *specs: Spec) -> Spec:
+    """The spec of a result: channels_last if one of these inputs is, as in PyTorch."""
+    last = any(s.format is CHANNELS_LAST for s in specs)
+    return specs[0].like(*shape).laid(CHANNELS_LAST if last else CONTIGUOUS)
+
+
+def _packed(x: Tensor) -> Tensor:
+    """x in a layout that kernels know."""
+    return laid_p(x, format=CONTIGUOUS) if x._spec.format is STRIDED else x
 
 
 def _check(
@@ -366,14 +377,16 @@ def _(x, w, b, *, stride, padding, dilation, groups):
         raise ShapeError(
             f"conv2d: padded input {sizes} for kernel {spans}; kernel size can't be greater than actual input size"
         )
-    return x.like(x.shape[0], w.shape[0], *((s - k) // t + 1 for s, k, t in zip(sizes, spans, stride)))
+    return _beside((x.shape[0], w.shape[0], *((s - k) // t + 1 for s, k, t in zip(sizes, spans, stride))), x, w)
 
 
 conv2d_dx_p.spec(
-    lambda dy, w, *, size, stride, padding, dilation, groups: dy.like(dy.shape[0], w.shape[1] * groups, *size)
+    lambda dy, w, *, size, stride, padding, dilation, groups: _beside((dy.shape[0], w.shape[1] * groups, *size), dy, w)
 )
 conv2d_dw_p.spec(
-    lambda x, dy, *, kernel, stride, padding, dilation, groups: x.like(dy.shape[1], x.shape[1] // groups, *kernel)
+    lambda x, dy, *, kernel, stride, padding, dilation, groups: _beside(
+        (dy.shape[1], x.shape[1] // groups, *kernel), x, dy
+    )
 )
 
 
@@ -387,27 +400,27 @@ def _fit(y: Tensor, like: Spec) -> Tensor:
 
 conv2d_p.grad(
     x=lambda g, w, x_spec, stride, padding, dilation, groups: conv2d_dx_p(
-        g, w, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+        _packed(g), w, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
     ),
     w=lambda g, x, w_spec, stride, padding, dilation, groups: conv2d_dw_p(
-        x, g, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+        x, _packed(g), kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
     ),
     b=lambda g: g.sum((0, 2, 3)),
 )
 conv2d_dx_p.grad(
     dy=lambda g, w, dy_spec, stride, padding, dilation, groups: _fit(
-        conv2d_p(g, w, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec
+        conv2d_p(_packed(g), w, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec
     ),
     w=lambda g, dy, w_spec, stride, padding, dilation, groups: conv2d_dw_p(
-        g, dy, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+        _packed(g), dy, kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
     ),
 )
 conv2d_dw_p.grad(
     x=lambda g, dy, x_spec, stride, padding, dilation, groups: conv2d_dx_p(
-        dy, g, size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
+        dy, _packed(g), size=x_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
     ),
     dy=lambda g, x, dy_spec, stride, padding, dilation, groups: _fit(
-        conv2d_p(x, g, stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec
+        conv2d_p(x, _packed(g), stride=stride, padding=padding, dilation=dilation, groups=groups), dy_spec
     ),
 )
 
@@ -598,6 +611,7 @@ def conv2d(
     _ranks("conv2d", input, weight, 2)
     stride, dilation = _two("conv2d", stride, "stride"), _two("conv2d", dilation, "dilation")
     pads = _padding("conv2d", padding, weight._spec.shape[2:], stride, dilation)
+    input, weight = _packed(input), _packed(weight)
     if input._spec.ndim == 3:
         return conv2d_p(
             input.unsqueeze(0), weight, bias, stride=stride, padding=pads, dilation=dilation, groups=groups
@@ -619,10 +633,10 @@ def conv1d(
     _ranks("conv1d", input, weight, 1)
     stride, dilation = _two("conv1d", stride, "stride", 1), _two("conv1d", dilation, "dilation", 1)
     pads = _padding("conv1d", padding, weight._spec.shape[2:], stride, dilation)
-    x = input.unsqueeze(0) if input._spec.ndim == 2 else input
+    x = _packed(input.unsqueeze(0) if input._spec.ndim == 2 else input)
     y = conv2d_p(
         x.unsqueeze(2),
-        weight.unsqueeze(2),
+        _packed(weight).unsqueeze(2),
         bias,
         stride=(1, *stride),
         padding=(0, 0, *pads),
@@ -698,7 +712,7 @@ def conv_transpose2d(
     if min(size) < 1 or min(shape[2:]) < 1:
         raise ShapeError(f"{name}: input {shape} gives output size {size}; output size is too small")
     pads = tuple(v for p in pad for v in (p, p))
-    y = conv2d_dx_p(x, weight, size=size, stride=stride, padding=pads, dilation=dilation, groups=groups)
+    y = conv2d_dx_p(_packed(x), _packed(weight), size=size, stride=stride, padding=pads, dilation=dilation, groups=groups)
     y = y if bias is None else y + bias.reshape(1, features, 1, 1)
     return y.squeeze(0) if input._spec.ndim == 3 else y
 
