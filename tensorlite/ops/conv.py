@@ -712,7 +712,9 @@ def conv_transpose2d(
     if min(size) < 1 or min(shape[2:]) < 1:
         raise ShapeError(f"{name}: input {shape} gives output size {size}; output size is too small")
     pads = tuple(v for p in pad for v in (p, p))
-    y = conv2d_dx_p(_packed(x), _packed(weight), size=size, stride=stride, padding=pads, dilation=dilation, groups=groups)
+    y = conv2d_dx_p(
+        _packed(x), _packed(weight), size=size, stride=stride, padding=pads, dilation=dilation, groups=groups
+    )
     y = y if bias is None else y + bias.reshape(1, features, 1, 1)
     return y.squeeze(0) if input._spec.ndim == 3 else y
 

@@ -1,0 +1,186 @@
+"""The compiled convolutions: against NumPy's, in every family of sizes, layout, instruction set, number of threads."""
+
+import numpy as np
+import pytest
+
+import tensorlite as tl
+from tensorlite import config
+from tensorlite.backends import cpu
+from tensorlite.ops.conv import conv2d_dw_p, conv2d_dx_p, conv2d_p
+
+pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
+
+# images, channels, features, (height, width), kernel, stride, dilation, padding (top, bottom, left, right), groups
+SIZES = {
+    "one": (1, 1, 1, (3, 3), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "odd": (2, 3, 4, (6, 5), (3, 2), (1, 1), (1, 1), (1, 0, 0, 1), 1),
+    "grey": (3, 1, 33, (28, 28), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    "colour": (2, 3, 16, (32, 32), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    "colour, strided": (2, 3, 18, (31, 30), (7, 7), (2, 2), (1, 1), (3, 3, 3, 3), 1),
+    "rows": (2, 33, 70, (15, 14), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    "images": (19, 20, 37, (5, 5), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "few images, many channels": (1, 130, 150, (4, 6), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    "bands": (1, 40, 48, (60, 50), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    "points": (3, 16, 40, (9, 8), (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "points, strided": (2, 16, 32, (9, 8), (1, 1), (2, 2), (1, 1), (0, 0, 0, 0), 1),
+    "points, padded": (2, 4, 4, (5, 5), (1, 1), (1, 1), (1, 1), (3, 3, 3, 3), 1),
+    "strided": (2, 16, 32, (11, 12), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), 1),
+    "all different": (2, 5, 6, (13, 17), (2, 3), (3, 2), (2, 3), (2, 0, 1, 3), 1),
+    "dilated": (2, 18, 17, (14, 13), (3, 3), (1, 1), (2, 2), (2, 2, 2, 2), 1),
+    "groups": (2, 12, 18, (8, 9), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 3),
+    "groups, strided": (2, 64, 32, (9, 9), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), 2),
+    "depthwise": (2, 37, 37, (9, 10), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 37),
+    "depthwise, strided": (2, 16, 32, (9, 10), (5, 3), (2, 1), (1, 2), (2, 2, 1, 1), 16),
+    "one row": (3, 6, 10, (1, 20), (1, 3), (1, 2), (1, 1), (0, 0, 1, 1), 1),
+    "wider than the image": (2, 4, 5, (3, 3), (7, 7), (1, 1), (1, 1), (3, 3, 3, 3), 1),
+}
+each_isa = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+each_dtype = pytest.mark.parametrize("d", [tl.float32, tl.float64])
+each_layout = pytest.mark.parametrize("last", ["", "x", "w", "y", "xwy"])
+
+
+class Given:
+    """A convolution: its arrays, drawn, and its three calls."""
+
+    def __init__(self, sizes, d, rng, special=False):
+        self.n, self.c, self.o, self.size, self.kernel, stride, dilation, padding, groups = sizes
+        self.kw = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+        out = [
+            (n + padding[2 * k] + padding[2 * k + 1] - dilation[k] * (self.kernel[k] - 1) - 1) // stride[k] + 1
+            for k, n in enumerate(self.size)
+        ]
+        draw = lambda *s: rng.uniform(-1, 1, s).astype(d.np)
+        self.x = draw(self.n, self.c, *self.size)
+        self.w = draw(self.o, self.c // groups, *self.kernel)
+        self.b = draw(self.o)
+        self.dy = draw(self.n, self.o, *out)
+        self.d = d
+        if special:  # what the zeros around an image meet must be finite: weights, and dy where it meets x
+            for a in (self.x, self.dy):
+                a.flat[rng.integers(0, a.size, 2)] = rng.choice([np.nan, np.inf, -np.inf, 1e-40, -0.0], 2)
+
+    def calls(self, last="", bias=True, d=None):
+        """y, dx and dw, and the sums of the products' magnitudes, from which rounding errors follow."""
+        as_is = lambda a, name: tl.tensor(a, dtype=d or self.d).contiguous(
+            memory_format=tl.channels_last if name in last else tl.contiguous_format
+        )
+        x, w, dy = as_is(self.x, "x"), as_is(self.w, "w"), as_is(self.dy, "y")
+        b = tl.tensor(self.b, dtype=d or self.d) if bias else None
+        finite = tl.where(dy.isfinite(), dy, 0.0)
+        y = conv2d_p(x, w, b, **self.kw)
+        dx = conv2d_dx_p(dy, w, size=self.size, **self.kw)
+        dw = conv2d_dw_p(x, finite, kernel=self.kernel, **self.kw)
+        return [t.numpy() for t in (y, dx, dw)]
+
+    def check(self, last="", bias=True):
+        """Against NumPy's in float64: within what adding so many products may lose."""
+        native = self.calls(last, bias)
+        x, dy = self.x, self.dy
+        with config.KERNELS("plain"), np.errstate(invalid="ignore"):
+            want = self.calls("", bias, tl.float64)
+            self.x, self.dy = (np.abs(np.nan_to_num(a, posinf=0, neginf=0)) for a in (x, dy))
+            self.w, w, self.b, b = np.abs(self.w), self.w, np.abs(self.b), self.b
+            most = self.calls("", bias, tl.float64)
+            self.x, self.dy, self.w, self.b = x, dy, w, b
+        taps = self.w[0].size
+        products = taps, taps * self.o // self.w.shape[1], self.dy[:, 0].size
+        for name, a, b, m, count in zip(("y", "dx", "dw"), native, want, most, products):
+            assert a.shape == b.shape
+            assert a.dtype == self.d.np
+            bad = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+            with np.errstate(invalid="ignore"):
+                far = bad & ~(np.abs(a - b) <= (8 + count**0.5) * np.finfo(self.d.np).eps * (m + 1e-30))
+            assert not far.any(), f"{name}: {far.sum()} of {a.size}, {a[far][:3]} for {b[far][:3]}"
+
+
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name, d, isa):
+    with config.ISA(isa):
+        given = Given(SIZES[name], d, np.random.default_rng(0))
+        given.check()
+        given.check("xwy", bias=False)
+
+
+@each_layout
+@each_isa
+@pytest.mark.parametrize("name", ["odd", "rows", "images", "strided", "groups", "grey", "points, strided"])
+def test_layouts(name, isa, last):
+    with config.ISA(isa):
+        Given(SIZES[name], tl.float32, np.random.default_rng(0)).check(last)
+
+
+def test_is_native():
+    given = Given(SIZES["odd"], tl.float32, np.random.default_rng(0))
+    x, w, dy = tl.tensor(given.x), tl.tensor(given.w), tl.tensor(given.dy)
+    assert conv2d_p.op.entry((x._spec, w._spec, None), given.kw).native
+    assert conv2d_dx_p.op.entry((dy._spec, w._spec), dict(given.kw, size=given.size)).native
+    assert conv2d_dw_p.op.entry((x._spec, dy._spec), dict(given.kw, kernel=given.kernel)).native
+
+
+@pytest.mark.parametrize(
+    "name", ["bands", "rows", "images", "strided", "grey", "few images, many channels", "depthwise"]
+)
+def test_same_bits_for_every_number_of_threads(name):
+    before = tl.get_num_threads()
+    given, made = Given(SIZES[name], tl.float32, np.random.default_rng(0)), []
+    try:
+        for n in (1, 2, 3):
+            tl.set_num_threads(n)
+            made.append(given.calls())
+    finally:
+        tl.set_num_threads(before)
+    for other in made[1:]:
+        for a, b in zip(made[0], other):
+            assert a.tobytes() == b.tobytes()
+
+
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("name", SIZES)
+def test_nan_inf_and_denormals(name, d, isa):
+    with config.ISA(isa):
+        Given(SIZES[name], d, np.random.default_rng(1), special=True).check()
+
+
+@each_isa
+@pytest.mark.parametrize("name", ["odd", "grey", "colour", "rows", "images", "depthwise"])
+def test_relu_in_the_same_pass(name, isa):
+    given = Given(SIZES[name], tl.float32, np.random.default_rng(0))
+    given.x.flat[3] = np.nan
+    x, w, b, y = (tl.tensor(a) for a in (given.x, given.w, given.b, given.dy))
+    specs = (x._spec, w._spec, b._spec)
+    with config.ISA(isa):
+        plain, relu = np.empty_like(given.dy), np.empty_like(given.dy)
+        cpu.kernel("conv2d")(specs, (y._spec,), given.kw)(given.x, given.w, given.b, plain)
+        cpu.kernel("conv2d")(specs, (y._spec,), dict(given.kw, act="relu"))(given.x, given.w, given.b, relu)
+    assert np.isnan(plain).any()
+    np.testing.assert_array_equal(relu, np.where(plain < 0, 0, plain))
+    with pytest.raises(ValueError, match="wanted None or 'relu'"):
+        cpu.kernel("conv2d")(specs, (y._spec,), dict(given.kw, act="silu"))
+
+
+@pytest.mark.slow
+def test_fuzz_convolutions():
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    for k in range(10_000):
+        kernel, stride, dilation = (tuple(int(v) for v in rng.integers(1, m, 2)) for m in (5, 4, 3))
+        padding = tuple(int(v) for v in rng.integers(0, 4, 4))
+        spans = [d * (n - 1) + 1 for d, n in zip(dilation, kernel)]
+        size = tuple(
+            int(max(rng.integers(1, 24), s - padding[2 * i] - padding[2 * i + 1], 1)) for i, s in enumerate(spans)
+        )
+        groups = int(rng.choice([1, 1, 1, 2, 3, 8]))
+        channels, features = (groups * int(rng.choice([1, 2, 3, 4, 5, 8, 16, 17, 33])) for _ in range(2))
+        sizes = (int(rng.integers(1, 10)), channels, features, size, kernel, stride, dilation, padding, groups)
+        d = tl.float64 if k % 4 == 0 else tl.float32
+        last = "".join(name for name in "xwy" if rng.integers(0, 3) == 0)
+        isa = ["avx512", "avx2", "baseline"][int(rng.choice([0, 0, 1, 2]))]
+        try:
+            if channels * features * size[0] * size[1] * kernel[0] * kernel[1] < 1 << 22:
+                with config.ISA(isa):
+                    Given(sizes, d, rng, special=k % 3 == 0).check(last, bias=k % 2 == 0)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, round {k}: {sizes} {d} {last!r} {isa}: {error}") from None
