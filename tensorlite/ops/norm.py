@@ -16,9 +16,10 @@ from tensorlite import dtypes
 from tensorlite.autograd.methods import face
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import Spec
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
+from tensorlite.ops.cast import laid_as
 from tensorlite.ops.functions import rsqrt
 from tensorlite.ops.reduce import count, reduced, sum_p
 from tensorlite.ops.shape import expand
@@ -101,7 +102,7 @@ def normalize_dx_p(xp, dy, x, mean, var, w=None, out=None, out_dw=None, out_db=N
 
 @normalize_dx_p.spec
 def _(dy, x, mean, var, w, *, dim, shape, affine, eps):
-    return x.like(*x.shape), mean.like(*affine), mean.like(*affine)
+    return x.packed(), mean.like(*affine), mean.like(*affine)
 
 
 @normalize_dx_p.grad
@@ -273,6 +274,38 @@ def layer_norm(
 
 
 # ---- batch norm
+@primitive(name="scale_shift", torch=None)
+def scale_shift_p(xp, x, scale, shift=None, out=None):
+    """x * scale + shift for each channel of (N, C, ...): batch norm with statistics that are given."""
+    shape = (-1, *(1 for _ in x.shape[2:]))
+    xp.multiply(x, scale.reshape(shape), out=out)
+    if shift is not None:
+        xp.add(out, shift.reshape(shape), out=out)
+
+
+scale_shift_p.spec(lambda x, scale, shift: x.packed())
+scale_shift_p.kernel("cpu", "scale_shift", formats=(CONTIGUOUS, CHANNELS_LAST))
+scale_shift_p.grad(
+    x=lambda g, scale, x_spec: scale_shift_p(laid_as(g, x_spec), scale),
+    scale=lambda g, x, x_spec: sum_p(g * x, dim=_batch_dims(x_spec), keepdim=False),
+    shift=lambda g, x_spec: sum_p(g, dim=_batch_dims(x_spec), keepdim=False),
+)
+
+
+@scale_shift_p.cases
+def _(make):
+    yield dict(x=make(2, 3, 4, 2), scale=make(3), shift=make(3))
+    yield dict(x=make(2, 3, 4), scale=make(3))
+    yield dict(x=make(4, 3), scale=make(3), shift=make(3))
+    yield dict(x=make(0, 3), scale=make(3), shift=make(3))
+
+
+@scale_shift_p.ref
+def _(x, scale, shift=None):
+    y = np.moveaxis(x, 1, -1) * scale + (0 if shift is None else shift)
+    return np.moveaxis(y, -1, 1)
+
+
 @primitive(name="batch_norm", mutates=("running_mean", "running_var"), signals=True, torch="nn.functional.batch_norm")
 def batch_norm_p(
     xp,
@@ -310,7 +343,7 @@ def batch_norm_p(
 @batch_norm_p.spec
 def _(x, w, b, running_mean, running_var, *, dim, shape, momentum, eps):
     _check_batch(x, w, b, running_mean, running_var)
-    return x.like(*x.shape), _statistics(x, dim), _statistics(x, dim)
+    return x.packed(), _statistics(x, dim), _statistics(x, dim)
 
 
 def _check_batch(x: Spec, w: Spec | None, b: Spec | None, mean: Spec | None, var: Spec | None) -> None:
@@ -326,7 +359,21 @@ batch_norm_p.grad(running_mean=None, running_var=None)
 
 @batch_norm_p.grad
 def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
+    g = (laid_as(g[0], x._spec),)
     return (*_dx(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps), None, None)
+
+
+def _of_channels(dy, x, mean, var, w, *, dim, shape, affine, eps):
+    """Whether this gradient is that of a batch norm."""
+    return dy.format is x.format and dim == _batch_dims(x) and len(shape) == x.ndim and shape[1] == x.shape[1]
+
+
+def _batch_dims(x: Spec) -> tuple:
+    return (0, *range(2, x.ndim))
+
+
+batch_norm_p.kernel("cpu", "batch_norm", formats=(CONTIGUOUS, CHANNELS_LAST))
+normalize_dx_p.kernel("cpu", "batch_norm_dx", when=_of_channels, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 @batch_norm_p.cases
@@ -399,7 +446,7 @@ def batch_norm(
     name, x = "batch_norm", input._spec
     if x.ndim < 2:
         raise IndexError(f"{name}: input {x.shape}; wanted (N, C, ...) (dimension out of range)")
-    dim, shape = (0, *range(2, x.ndim)), (1, x.shape[1], *(1 for _ in x.shape[2:]))
+    dim, shape = _batch_dims(x), (1, x.shape[1], *(1 for _ in x.shape[2:]))
     if training:
         if (running_mean is None) != (running_var is None):
             raise ShapeError(f"{name}: running_mean and running_var must either both be None or neither be None")
@@ -432,7 +479,7 @@ def batch_norm(
     shift = -running_mean.to(wide) * scale
     if bias is not None:
         shift = shift + bias
-    return (input.to(wide) * scale.reshape(shape) + shift.reshape(shape)).to(x.dtype)
+    return scale_shift_p(input.to(wide), scale, shift).to(x.dtype)
 
 
 # ---- the gradient's own cases
