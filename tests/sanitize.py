@@ -1,0 +1,150 @@
+"""Compiled kernels under the compiler's sanitizers: bad memory, undefined behaviour, races. A script, not a test.
+
+    python tests/sanitize.py [address] [undefined] [thread] [--keep FOLDER] [-- PYTEST ARGUMENTS]
+
+Builds kernels/cpu anew, lightly optimised, into a temporary copy of the package and runs tests/test_native*.py in it,
+tests/test_pool.py and tests/test_memory.py: once with the address and undefined-behaviour sanitizers, once with the
+thread sanitizer (which can be combined with no other). Needs Linux and g++ with its sanitizers; takes minutes.
+Exit status: 0 where nothing was found, 1 where a sanitizer or a test complained, 2 where the build failed.
+
+What CPython, NumPy and OpenBLAS read and write is not judged, for they are not instrumented; but the thread sanitizer
+sees their locks, so that what the interpreter's lock guards counts as guarded. Nothing has to be suppressed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pybind11
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPILER = os.environ.get("CXX", "g++")
+NAME = "_native" + sysconfig.get_config_var("EXT_SUFFIX")
+FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+# with kept memory the address sanitizer would not see who uses a dead array, so kernels run without
+TESTS = (("test_native*.py test_pool.py", "0"), ("test_memory.py", "1"))  # (files, TL_CACHE)
+LIBRARIES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
+OPTIONS = {
+    "address": "detect_leaks=0:allocator_may_return_null=1",  # CPython frees little when it ends
+    "undefined": "print_stacktrace=1:halt_on_error=1",
+    "thread": "die_after_fork=0:exitcode=66:allocator_may_return_null=1",  # the pool goes on in the child of a fork
+}
+VARIABLES = {"address": "ASAN_OPTIONS", "undefined": "UBSAN_OPTIONS", "thread": "TSAN_OPTIONS"}
+REPORT = re.compile(r"ERROR: AddressSanitizer|(?:WARNING|ERROR): ThreadSanitizer|Sanitizer: CHECK|runtime error:")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python tests/sanitize.py", description=__doc__.splitlines()[0])
+    parser.add_argument("sanitizers", nargs="*", metavar="sanitizer", help="address, undefined, thread; default: all")
+    parser.add_argument("--keep", type=Path, help="build here and leave it, so that the next run compiles less")
+    own, rest = split(sys.argv[1:] if arguments is None else arguments)
+    given = parser.parse_args(own)
+    asked = [name for text in given.sanitizers for name in text.split(",")] or list(LIBRARIES)
+    if wrong := [name for name in asked if name not in LIBRARIES]:
+        parser.error(f"got {', '.join(wrong)}; wanted some of {', '.join(LIBRARIES)}")
+    groups = [
+        [name for name in LIBRARIES if name in asked and name != "thread"],
+        [name for name in asked if name == "thread"],
+    ]
+    with tempfile.TemporaryDirectory(prefix="sanitize") as folder:
+        status = [run(group, (given.keep or Path(folder)) / "-".join(group), rest) for group in groups if group]
+    return max(status)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def run(group: list[str], folder: Path, pytest: list[str]) -> int:
+    """Build with these sanitizers in a folder, and run the tests there; the exit status."""
+    start = time.perf_counter()
+    for part in ("tensorlite", "tests"):
+        shutil.copytree(ROOT / part, folder / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    if not build(["-fsanitize=" + ",".join(group)], folder):
+        return 2
+    print(f"{' and '.join(group)}: built in {time.perf_counter() - start:.0f} s", flush=True)
+    status = 0
+    for patterns, cache in TESTS:
+        files = sorted(str(p) for pattern in patterns.split() for p in (folder / "tests").glob(pattern))
+        if files:
+            code = tested(group, folder, [*(pytest or ["-m", "not slow"]), *files], {"TL_CACHE": cache})
+            status = status or (0 if code == 5 else code)  # 5: none of these tests was asked for
+    found = 0
+    for path in folder.glob("report.*"):  # one a process
+        text = path.read_text(errors="replace")
+        found += len(REPORT.findall(text))
+        print(text[:20000])
+        path.unlink()
+    print(f"{' and '.join(group)}: pytest's status {status}, {found} reports, {time.perf_counter() - start:.0f} s")
+    return int(bool(status or found))
+
+
+def tested(group: list[str], folder: Path, arguments: list[str], more: dict[str, str]) -> int:
+    """pytest under these sanitizers; its exit status."""
+    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=5", "-p", "no:cacheprovider", *arguments]
+    if "thread" in group:  # its shadow memory wants fixed addresses
+        command = ["setarch", platform.machine(), "-R", *command]
+    environment = {**os.environ, **settings(group, folder), **more}
+    return subprocess.run(command, cwd=folder, env=environment).returncode
+
+
+def build(flags: list[str], folder: Path) -> bool:
+    """Compile what is newer than its object, as many files at a time as there are cores, and link."""
+    objects = folder / "objects"
+    objects.mkdir(parents=True, exist_ok=True)
+    sources = sorted((ROOT / "kernels" / "cpu").glob("*.cpp"))
+    newest_header = max(p.stat().st_mtime for p in (ROOT / "kernels" / "cpu").glob("*.h"))
+    include = [f"-I{ROOT / 'kernels' / 'cpu'}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+
+    def compile_one(source: Path) -> bool:
+        out = objects / (source.stem + ".o")
+        if out.exists() and out.stat().st_mtime > max(source.stat().st_mtime, newest_header):
+            return True
+        return subprocess.run([COMPILER, *FLAGS, *flags, *include, "-c", str(source), "-o", str(out)]).returncode == 0
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        if not all(pool.map(compile_one, sources)):
+            return False
+    out = folder / "tensorlite" / NAME
+    made = [str(objects / (source.stem + ".o")) for source in sources]
+    return subprocess.run([COMPILER, "-shared", "-pthread", *flags, "-o", str(out), *made]).returncode == 0
+
+
+def settings(group: list[str], folder: Path) -> dict[str, str]:
+    """The environment of a run: libraries that must come first, and what sanitizers are told."""
+    libraries = [library(LIBRARIES[name]) for name in group] + [
+        library("libstdc++.so")
+    ]  # it must see exceptions thrown
+    options = {VARIABLES[name]: f"{OPTIONS[name]}:log_path={folder / 'report'}" for name in group}
+    return {
+        "LD_PRELOAD": " ".join(libraries),
+        "PYTHONPATH": str(folder),
+        "PYTHONMALLOC": "malloc",  # every object and array in a block of its own
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "2",
+        **options,
+    }
+
+
+def library(name: str) -> str:
+    found = subprocess.run([COMPILER, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+    if not os.path.isabs(found):
+        sys.exit(f"sanitize: {COMPILER} has no {name}; wanted a compiler with its sanitizers")
+    return os.path.realpath(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
