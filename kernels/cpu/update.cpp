@@ -203,7 +203,8 @@ struct Kept {
     std::vector<char*> seen;
 };
 
-// The callable of a rule for tables of these specs: it gives the numbers of the parameters that are left, or None.
+// The callable of a rule for tables of these specs, one number before them: it gives the numbers of the parameters that
+// are left, or None.
 py::object stepper(py::tuple specs, std::int64_t kinds, std::int64_t single, const Rule& rule) {
     const Table table(specs, kinds, single);
     const int lr_bytes = bytes_of(specs[0]);
@@ -307,6 +308,46 @@ py::object adagrad(py::tuple specs, py::tuple, py::dict c) {
     return stepper(specs, 4, 1, rule);
 }
 
-const tl::Registrar kernels[] = {{"sgd", sgd}, {"adam", adam}, {"rmsprop", rmsprop}, {"adagrad", adagrad}};
+// (factor, tensors): they are multiplied by it, in place.
+py::object scale(py::tuple specs, py::tuple, py::dict) {
+    const py::dict constants = py::dict(py::arg("maximize") = false, py::arg("weight_decay") = 0.0);
+    Rule rule(constants, {});
+    TL_RULE(rule, scale, );
+    return stepper(specs, 1, 0, rule);
+}
+
+// (tensors, out): the norm of all elements; each piece is summed in double, then the pieces in their order.
+py::object total_norm(py::tuple specs, py::tuple, py::dict constants) {
+    const double power = value(constants, "kind");
+    const int kind = power == 1 ? 1 : power == 2 ? 2 : 0;
+    std::vector<std::int64_t> sizes;
+    for (py::handle s : specs) sizes.push_back(s.attr("size").cast<std::int64_t>());
+    const bool wide = tl::is_double(specs[0]);
+    return tl::bind(static_cast<Py_ssize_t>(specs.size()) + 1, [=, cut = Cut(sizes)](PyObject* const* a) {
+        std::vector<double> parts(cut.pieces.size());
+        {
+            tl::Unlock unlock(cut.total);
+            const auto f32 = kind == 1 ? TL_PICK(total<float, 1>) : kind == 2 ? TL_PICK(total<float, 2>)
+                                                                              : TL_PICK(total<float, 0>);
+            const auto f64 = kind == 1 ? TL_PICK(total<double, 1>) : kind == 2 ? TL_PICK(total<double, 2>)
+                                                                               : TL_PICK(total<double, 0>);
+            cut.run([&](const Piece& piece, std::size_t k) {
+                parts[k] = wide ? f64(data<double>(a[piece.tensor]) + piece.begin, piece.n)
+                                : f32(data<float>(a[piece.tensor]) + piece.begin, piece.n);
+            });
+        }
+        double all = 0;
+        for (const double part : parts) all = kind ? all + part : part != part || part > all ? part : all;
+        if (kind == 2) all = std::sqrt(all);
+        PyObject* out = a[sizes.size()];
+        if (wide)
+            *data<double>(out) = all;
+        else
+            *data<float>(out) = static_cast<float>(all);
+    });
+}
+
+const tl::Registrar kernels[] = {{"sgd", sgd}, {"adam", adam}, {"rmsprop", rmsprop}, {"adagrad", adagrad},
+                                 {"scale", scale}, {"total_norm", total_norm}};
 
 }  // namespace

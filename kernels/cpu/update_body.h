@@ -1,4 +1,4 @@
-// The steps of optimizers on a stretch of one parameter, and norms and scaling of a stretch. Included by each_isa.h.
+// The steps of optimizers on a stretch of one parameter, and scaling and sums of a stretch. Included by each_isa.h.
 //
 // A rule sees vectors v[0] = p, v[1] = g, then the states, and leaves what they become; g is not stored. Its numbers are
 // how.c and row.s, rounded to T as the plain forward rounds them.
@@ -92,11 +92,12 @@ static void adagrad(const tl::How<T>& how, const tl::Stretch<T>& row) {
     });
 }
 
+// s: the factor
 template <class T>
-static void scale(T* x, std::int64_t n, T factor) {
-    std::int64_t i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) store(x + i, load(x + i) * factor);
-    for (; i < n; ++i) x[i] *= factor;
+static void scale(const tl::How<T>&, const tl::Stretch<T>& row) {
+    const T factor = row.s[0];
+    if (factor == 1) return;
+    each<T, 1>(row, [=](Vec<T>* v) __attribute__((always_inline)) { v[0] *= factor; });
 }
 
 typedef float Narrow __attribute__((vector_size(TL_BYTES / 2), aligned(4), may_alias));  // as many as doubles in a Vec

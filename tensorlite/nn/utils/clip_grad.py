@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.tensor import Tensor
+from tensorlite.autograd.views import check_inplace
+from tensorlite.ops.clip import scale, total_norm
 from tensorlite.ops.create import tensor
 from tensorlite.ops.join import stack
 from tensorlite.ops.reduce import norm
@@ -35,8 +38,11 @@ def get_total_norm(
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if not tensors:
         return tensor(0.0)
-    kind = tensors[0].dtype
-    total = _norm(stack([_norm(t, float(norm_type)) for t in tensors]), float(norm_type)).to(kind)
+    kind, norm_type = tensors[0].dtype, float(norm_type)
+    if norm_type in (1, 2, math.inf) and all(t.is_floating_point() for t in tensors):
+        total = total_norm(tensors, norm_type)
+    else:
+        total = _norm(stack([_norm(t, norm_type) for t in tensors]), norm_type).to(kind)
     if error_if_nonfinite and not total.isfinite():
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it "
@@ -75,7 +81,8 @@ def clip_grads_with_norm_(
 def _scale(grads: list[Tensor], max_norm: float, total_norm: Tensor) -> None:
     factor = (float(max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
     for g in grads:
-        g.mul_(factor.to(g.dtype))
+        check_inplace(g, "clip_grad_norm_")
+    scale(grads, factor)
 
 
 def clip_grad_value_(parameters: Iterable[Tensor] | Tensor, clip_value: float, foreach: bool | None = None) -> None:
