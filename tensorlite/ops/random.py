@@ -158,6 +158,8 @@ def _random(name: str, values: Any, doc: str, constants: tuple = ()):
     random_p.op.doc = doc
     random_p.spec(_shaped)
     random_p.nograd()
+    if not constants:
+        random_p.kernel("cpu", name)
     return random_p
 
 
@@ -397,6 +399,7 @@ def bernoulli_p(xp, x, key, out):
 
 
 bernoulli_p.spec(lambda x, key: x.like(*x.shape))
+bernoulli_p.kernel("cpu", "bernoulli")
 bernoulli_p.grad(x=lambda g: g * 0.0, key=None)
 
 
@@ -443,6 +446,17 @@ def dropout_p(xp, x, key, out, *, p, channels):
 
 
 dropout_p.spec(lambda x, key, *, p, channels: x.packed())
+
+
+def _laid_out(compiled: Any, xp: Any, x: Any, key: Any, out: Any, **constants: Any) -> None:
+    if out.flags.c_contiguous:  # gradients often come expanded
+        compiled(xp.ascontiguousarray(x), xp.ascontiguousarray(key), out)
+    else:
+        dropout_p.op.fn(xp, x, key, out, **constants)
+
+
+dropout_p.kernel("cpu", "dropout_mask")
+dropout_p.kernel("cpu", "dropout_mask", around=_laid_out)
 dropout_p.grad(x=lambda g, key, p, channels: dropout_p(g, key, p=p, channels=channels), key=None)
 
 
