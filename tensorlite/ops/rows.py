@@ -50,6 +50,7 @@ def _(x, index, *, dim, who):
 
 
 index_select_p.op.moves = True
+index_select_p.kernel("cpu", "index_select")
 index_select_p.grad(x=lambda g, x_spec, index, dim: unselect_p(g, index, shape=x_spec.shape, dim=dim), index=None)
 
 
@@ -110,7 +111,16 @@ def unselect_p(xp, x, index, out, *, shape, dim):
     places.add_at(xp, out, places.positions(xp, shape, (dim,), (index,)), x)
 
 
+def _whole(compiled: Any, xp: Any, x: Any, index: Any, out: Any, **constants: Any) -> None:
+    if out.flags.c_contiguous:  # gradients often come expanded
+        compiled(xp.ascontiguousarray(x), xp.ascontiguousarray(index), out)
+    else:
+        unselect_p.op.fn(xp, x, index, out, **constants)
+
+
 unselect_p.spec(lambda x, index, *, shape, dim: x.like(*shape))
+unselect_p.kernel("cpu", "unselect")
+unselect_p.kernel("cpu", "unselect", around=_whole)
 unselect_p.grad(x=lambda g, index, dim: index_select_p(g, index, dim=dim, who="getitem"), index=None)
 
 
@@ -160,6 +170,7 @@ def _(x, index, w, *, dim):
     return x.like(*x.shape)
 
 
+index_add_p.kernel("cpu", "index_add")
 index_add_p.grad(x=lambda g: g, index=None, w=lambda g, index, dim: index_select_p(g, index, dim=dim, who="getitem"))
 
 
@@ -343,8 +354,20 @@ def _embedding_dw(g, x, w_spec, padding, by_freq):
     return unselect_p(g, x, shape=w_spec.shape, dim=0)
 
 
+def _embedding_dw_fused(g, x, w_spec, padding, by_freq):
+    """The same with the row of ``padding`` added up and dropped at the end: no pass over g."""
+    if by_freq or padding is None:
+        return _embedding_dw(g, x, w_spec, padding, by_freq)
+    dw = unselect_p(g, x, shape=w_spec.shape, dim=0)
+    with no_grad():
+        dw[padding] = 0
+    return dw
+
+
 embedding_p.op.moves = True
+embedding_p.kernel("cpu", "embedding")
 embedding_p.grad(x=None, w=_embedding_dw)
+embedding_p.fused_grad(w=_embedding_dw_fused)
 embedding_p.op.not_derivative = lambda given: "padding_idx" in given  # its row is held, by agreement
 
 
