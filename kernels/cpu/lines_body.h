@@ -56,11 +56,12 @@ TL_INLINE V four(const V (&v)[places], F f) {
 
 template <class T>
 struct Row {
-    std::int64_t n;
+    std::int64_t n, lead = 0;  // so many elements before the first whole vector
 
     template <class F>
     TL_ALWAYS void each(F f) const {
-        std::int64_t k = 0;
+        std::int64_t k = lead;
+        if (lead) f(0, Part{lead}, 0);
         for (; k + places * lanes<T> <= n; k += places * lanes<T>)
             for (int s = 0; s < places; ++s) f(k + s * lanes<T>, Whole<T>{}, s);
         for (; k + lanes<T> <= n; k += lanes<T>) f(k, Whole<T>{}, 0);
@@ -71,6 +72,14 @@ struct Row {
         return spread_fold<T>(four(v, f), f);
     }
 };
+
+// A row whose whole vectors lie on cache lines of y, for a pass that writes much. Not for sums: their order, and so their
+// last bits, would follow from where memory lies.
+template <class T>
+TL_INLINE Row<T> on_lines(std::int64_t n, const T* y) {
+    if (n < 8 * lanes<T>) return {n};
+    return {n, static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(y) / sizeof(T) % lanes<T>)};
+}
 
 template <class T, class Width>
 struct Columns {

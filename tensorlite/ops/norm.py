@@ -273,6 +273,17 @@ def layer_norm(
     )[0]
 
 
+def _rows(x: Spec, dim: tuple) -> bool:
+    """Whether the compiled kernel can do it: rows that lie together, and not none."""
+    return x.size > 0 and dim == tuple(range(x.ndim - len(dim), x.ndim))
+
+
+layer_norm_p.kernel("cpu", "layer_norm", when=lambda x, w, b, *, dim, shape, eps: _rows(x, dim))
+normalize_dx_p.kernel(
+    "cpu", "layer_norm_dx", when=lambda dy, x, mean, var, w, *, dim, shape, affine, eps: _rows(x, dim)
+)
+
+
 # ---- batch norm
 @primitive(name="scale_shift", torch=None)
 def scale_shift_p(xp, x, scale, shift=None, out=None):
