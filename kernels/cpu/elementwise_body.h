@@ -168,7 +168,25 @@ constexpr T gauss = T(0.79788456080286535588);  // sqrt(2/pi)
 template <class T>
 constexpr T cubic = T(0.044715);
 
-TL_UNARY(Gelu, return (x * T(0.5)) * (erf(x * root_half<T>) + T(1));)
+// The normal law's distribution function at x, and the bell exp(-x x / 2). In float32 one division and one exponential
+// serve both: the tail beyond a = |x| is bell(a) h(a), and h a polynomial in t = 1 / (1 + 0.35 a), fitted to a relative
+// error of 3e-8 for a up to 13 (measured after rounding: 3.2e-7), which the small side keeps.
+template <class T>
+TL_INLINE Vec<T> normal(const Vec<T>& x, Vec<T>& bell) {
+    bell = exp(x * x * T(-0.5));
+    if constexpr (sizeof(T) == 4) {
+        static constexpr T c[] = {-0.0291089937f, 0.143788517f, -0.255327851f, 0.158722609f, -0.0227911323f,
+                                  0.105369344f,   0.119869053f, 0.139856711f,  0.139621705f};
+        const Vec<T> t = T(1) / (without_sign(x) * T(0.35) + T(1)), tail = polynomial(t, c) * t * bell;
+        return x > 0 ? T(1) - tail : tail;
+    }
+    return (erf(x * root_half<T>) + T(1)) * T(0.5);
+}
+
+TL_UNARY(Gelu, {
+    Vec<T> bell;
+    return x * normal<T>(x, bell);
+})
 TL_UNARY(TanhGelu, return (x * T(0.5)) * (tanh((x * x * x * cubic<T> + x) * gauss<T>) + T(1));)
 TL_UNARY(Silu, return x * sigmoid(x);)
 TL_UNARY(LogSigmoid, return smaller(x, Vec<T>{}) - log1p(exp(-without_sign(x)));)
@@ -180,8 +198,9 @@ TL_UNARY(Mish, {
 })
 
 TL_BINARY(GeluDx, {
-    const Vec<T> density = exp(w * w * T(-0.5)) * (T(0.5) * gauss<T>);
-    return x * ((erf(w * root_half<T>) + T(1)) * T(0.5) + w * density);
+    Vec<T> bell;
+    const Vec<T> below = normal<T>(w, bell);
+    return x * (below + w * bell * (T(0.5) * gauss<T>));
 })
 TL_BINARY(TanhGeluDx, {
     const Vec<T> square = w * w, t = tanh((square * w * cubic<T> + w) * gauss<T>);

@@ -11,7 +11,7 @@ from tensorlite.autograd.methods import face, public
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import as_dtype, get_default_dtype
-from tensorlite.ops.elementwise import some
+from tensorlite.ops.elementwise import compiled, some
 from tensorlite.ops.reduce import sum_p
 from tensorlite.shapes import dim_of
 
@@ -211,5 +211,7 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 for _p in (softmax_p, log_softmax_p, softmax_dx_p, log_softmax_dx_p):
     _p.kernel("cpu", _p.op.name, when=lambda *specs, dim: specs[0].ndim > 0 and specs[0].size > 0)
-for _p in (relu_p, relu_dx_p, sigmoid_p, tanh_p):
+for _p in (relu_p, tanh_p):
     _p.kernel("cpu", _p.op.name, when=some)
+for _p in (relu_dx_p, sigmoid_p):
+    compiled(_p)

@@ -13,7 +13,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.activation import sigmoid_p, tanh_p
 from tensorlite.ops.choice import clamp_p, where_p
-from tensorlite.ops.elementwise import some
+from tensorlite.ops.elementwise import compiled
 from tensorlite.ops.functions import exp_p
 from tensorlite.ops.smooth import on_floats, result, softplus_p, unary_cases, unary_refusals
 from tensorlite.shapes import dim_of
@@ -59,7 +59,7 @@ def _mish_dx(g: Tensor, x: Tensor) -> Tensor:
 mish_p.grad(x=_mish_dx)
 for _p in (selu_p, celu_p, mish_p):
     on_floats(_p)
-mish_p.kernel("cpu", "mish", when=some)
+compiled(mish_p)
 
 
 @selu_p.cases

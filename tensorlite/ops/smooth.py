@@ -20,7 +20,7 @@ from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError
 from tensorlite.ops.activation import sigmoid_p, tanh_p
 from tensorlite.ops.choice import clamp_p, where_p
-from tensorlite.ops.elementwise import some
+from tensorlite.ops.elementwise import compiled
 from tensorlite.ops.functions import exp_p
 
 
@@ -341,7 +341,7 @@ hardtanh_p.grad(x=lambda g, x, low, high: masked((x > low) & (x < high), g))
 for _p in (gelu_p, silu_p, softplus_p, logsigmoid_p, leaky_relu_p, elu_p):
     on_floats(_p)
 for _p in (erf_p, gelu_p, silu_p, softplus_p, logsigmoid_p, leaky_relu_p, elu_p):
-    _p.kernel("cpu", _p.op.name, when=some)
+    compiled(_p)
 
 
 @leaky_relu_p.cases
