@@ -21,10 +21,9 @@ from tensorlite.backends import strided
 from tensorlite.dtypes import as_dtype, get_default_dtype
 from tensorlite.errors import DTypeError
 from tensorlite.ops.choice import maximum, minimum
-from tensorlite.ops.elementwise import SMALL
 from tensorlite.shapes import dim_of, dims_of
 
-boolean = dtypes.bool
+boolean, sum_of = dtypes.bool, sum  # sum is an op in this file
 
 
 def reduced(x: Spec, dim: tuple, keepdim: bool, dtype: Any = None) -> Spec:
@@ -34,6 +33,13 @@ def reduced(x: Spec, dim: tuple, keepdim: bool, dtype: Any = None) -> Spec:
     else:
         shape = tuple(n for k, n in enumerate(x.shape) if k not in dim)
     return spec_of(shape, dtype or x.dtype, x.device)
+
+
+def four_turns(x: Spec, *, dim: tuple, keepdim: bool) -> bool:
+    """Whether x is kept, reduced, kept, reduced sizes, or fewer: what the compiled reductions take."""
+    turns = [k in dim for k in range(x.ndim) if x.shape[k] != 1]
+    changes = sum_of([a is not b for a, b in zip([False, *turns], turns)])
+    return x.size > 0 and len(dim) > 0 and changes <= 3
 
 
 # ---- stretching back: the gradient of a sum
@@ -102,14 +108,7 @@ def _(xp, specs, outs, dim, keepdim):
 
 
 sum_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim))
-sum_p.kernel(
-    "cpu",
-    "sum",
-    dtypes="f4 f8",
-    when=lambda x, *, dim, keepdim: (
-        0 < x.size <= SMALL and len(dim) > 0 and dim == tuple(range(dim[0], dim[0] + len(dim)))
-    ),
-)
+sum_p.kernel("cpu", "sum", when=four_turns)
 sum_p.grad(x=lambda g, x_spec, dim, keepdim: spread_p(g, shape=x_spec.shape, dim=dim, keepdim=keepdim))
 
 
@@ -264,6 +263,7 @@ def _extreme(name: str, ufunc: str):
         return hit * spread_p(share, shape=shape, dim=dim, keepdim=keepdim)
 
     extreme_p.grad(x=dx)
+    extreme_p.kernel("cpu", name, when=four_turns)
 
     @extreme_p.cases
     def _(make):
