@@ -96,6 +96,24 @@ def test_inputs_that_are_not_dense(d):
         assert entries and all(e.native for e in entries), name
 
 
+@pytest.mark.parametrize("d", [tl.float32, tl.float64])
+def test_choices(isa, d):
+    shapes = [(5,), (3, 7), (2, 3, 4, 33), (300, 200), (3, 30_000)]
+    for shape in shapes:
+        x, w = (tl.tensor(numbers(shape, k), dtype=d) for k in (1, 2))
+        x[..., -1] = np.nan
+        for c_shape in (shape, shape[-1:], (*shape[:-1], 1), (1,) * len(shape)):
+            c = tl.tensor(numbers(c_shape) > 0)
+            one = tl.tensor(2.5, dtype=d)
+            for a, b in ((x, w), (x, one), (one, x), (x, -np.inf)):
+                want = np.where(c.numpy(), *(v.numpy() if isinstance(v, tl.Tensor) else v for v in (a, b)))
+                assert np.array_equal(tl.where(c, a, b).numpy(), want, equal_nan=True), (shape, c_shape)
+            want = np.where(c.numpy(), 2.5, x.numpy())
+            assert np.array_equal(x.masked_fill(c, 2.5).numpy(), want, equal_nan=True)
+            assert np.array_equal(x.clone().masked_fill_(c, 2.5).numpy(), want, equal_nan=True)
+    assert all(e.native for e in TABLE["where"].cache.values() if e.specs[0].shape == e.specs[1].shape)
+
+
 def test_short_powers_and_others_share_an_entry():
     x = tl.tensor(numbers(50)).abs()
     for w in (2.0, 0.3, -1.0, 1.7, 0.0):

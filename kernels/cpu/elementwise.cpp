@@ -25,6 +25,17 @@ struct Rows {
     bool x_one, w_one;
 };
 
+// Rows of a choice between two operands by a third.
+template <class T>
+struct Choice {
+    std::int64_t rows, n;
+    const unsigned char* c;
+    const T *x, *w;
+    T* y;
+    std::int64_t c_row, y_row;
+    bool c_one, x_one, w_one;
+};
+
 }  // namespace
 
 #define TL_BODY "elementwise_body.h"
@@ -93,11 +104,11 @@ struct Dim {
 };
 
 // The dimensions of a broadcast pair, neighbours joined where both operands allow it; the last one is a row.
-std::vector<Dim> dims(py::tuple specs, py::handle out) {
-    const auto shape = tl::shape(out), xs = tl::shape(specs[0]), ws = tl::shape(specs[1]);
+std::vector<Dim> dims(py::handle x, py::handle w, py::handle out) {
+    const auto shape = tl::shape(out), xs = tl::shape(x), ws = tl::shape(w);
     std::vector<Dim> found;  // from the last dimension to the first
     std::int64_t x_step = 1, w_step = 1;
-    const bool flat = size(specs[0]) == size(out) && size(specs[1]) == size(out);
+    const bool flat = size(x) == size(out) && size(w) == size(out);
     if (flat) return {{size(out), 1, 1}};
     for (std::size_t k = 1; k <= shape.size(); ++k) {
         const std::int64_t n = shape[shape.size() - k];
@@ -133,10 +144,10 @@ struct Loops {
         rows *= step.n;
     }
 
-    // Rows [from, to), and of each `count` elements from `at` on.
-    template <class T>
-    void run(Run2<T> op, const T* x, const T* w, T* y, std::int64_t from, std::int64_t to, std::int64_t at,
-             std::int64_t count, const Constants& c) const {
+    // Calls call(rows, count, x, w, y) for the rows [from, to), of each `count` elements from `at` on: where the operands
+    // and the output begin.
+    template <class F>
+    void part(F call, std::int64_t from, std::int64_t to, std::int64_t at, std::int64_t count) const {
         while (from < to) {
             const std::int64_t i = from % step.n, many = std::min(to - from, step.n - i);
             std::int64_t left = from / step.n, px = i * step.x + at * row.x, pw = i * step.w + at * row.w;
@@ -144,9 +155,24 @@ struct Loops {
                 px += left % outer[k].n * outer[k].x;
                 pw += left % outer[k].n * outer[k].w;
             }
-            op({many, count, x + px, w + pw, y + from * row.n + at, step.x, step.w, row.n, !row.x, !row.w}, c);
+            call(many, count, px, pw, from * row.n + at);
             from += many;
         }
+    }
+
+    // The same for all rows, in threads where there is enough to do.
+    template <class F>
+    void each(F call) const {
+        const std::int64_t n = row.n, count = pieces(rows * n);
+        tl::Unlock unlock(rows * n);
+        if (count == 1) return part(call, 0, rows, 0, n);
+        // few rows are cut across, many between each other
+        const std::int64_t width = rows < count ? piece(n, parts(count, rows)) : n, across = parts(n, width);
+        const std::int64_t high = rows < count ? 1 : parts(rows, count);
+        tl::Pool::get().run(static_cast<int>(parts(rows, high) * across), [&](int k) {
+            const std::int64_t from = k / across * high, at = k % across * width;
+            part(call, from, std::min(from + high, rows), at, std::min(width, n - at));
+        });
     }
 };
 
@@ -156,22 +182,39 @@ py::object binary_of(Loops loops, Constants c, Run2<T> (*op)()) {
         const Run2<T> run = op();
         const T *x = data<T>(a[0]), *w = data<T>(a[1]);
         T* y = data<T>(a[2]);
-        const std::int64_t rows = loops.rows, n = loops.row.n, count = pieces(rows * n);
-        tl::Unlock unlock(rows * n);
-        if (count == 1) return loops.run<T>(run, x, w, y, 0, rows, 0, n, c);
-        // few rows are cut across, many between each other
-        const std::int64_t wide = rows < count ? piece(n, parts(count, rows)) : n, across = parts(n, wide);
-        const std::int64_t high = rows < count ? 1 : parts(rows, count);
-        tl::Pool::get().run(static_cast<int>(parts(rows, high) * across), [&](int k) {
-            const std::int64_t from = k / across * high, at = k % across * wide;
-            loops.run<T>(run, x, w, y, from, std::min(from + high, rows), at, std::min(wide, n - at), c);
+        loops.each([&](std::int64_t rows, std::int64_t n, std::int64_t px, std::int64_t pw, std::int64_t py) {
+            run({rows, n, x + px, w + pw, y + py, loops.step.x, loops.step.w, loops.row.n, !loops.row.x, !loops.row.w},
+                c);
         });
     });
 }
 
 py::object binary(py::tuple specs, py::tuple outs, Constants c, Run2<float> (*f4)(), Run2<double> (*f8)()) {
-    const Loops loops(dims(specs, outs[0]));
+    const Loops loops(dims(specs[0], specs[1], outs[0]));
     return tl::is_double(outs[0]) ? binary_of<double>(loops, c, f8) : binary_of<float>(loops, c, f4);
+}
+
+// ---- choices: x and w have the output's shape or one element, the condition any that broadcasts
+template <class T>
+py::object select_of(Loops loops, int c_at, int x_at, int w_at, bool x_one, bool w_one) {
+    return tl::bind(4, [=](PyObject* const* a) {
+        void (*run)(const Choice<T>&) = TL_PICK(Select<T>::run);
+        const auto* c = data<unsigned char>(a[c_at]);
+        const T *x = data<T>(a[x_at]), *w = data<T>(a[w_at]);
+        T* y = data<T>(a[3]);
+        loops.each([&](std::int64_t rows, std::int64_t n, std::int64_t at, std::int64_t pc, std::int64_t) {
+            run({rows, n, c + pc, x_one ? x : x + at, w_one ? w : w + at, y + at, loops.step.w, loops.row.n,
+                 !loops.row.w, x_one, w_one});
+        });
+    });
+}
+
+template <int c_at, int x_at, int w_at>
+py::object select(py::tuple specs, py::tuple outs, py::dict) {
+    const Loops loops(dims(outs[0], specs[c_at], outs[0]));
+    const bool x_one = size(specs[x_at]) != size(outs[0]), w_one = size(specs[w_at]) != size(outs[0]);
+    return tl::is_double(outs[0]) ? select_of<double>(loops, c_at, x_at, w_at, x_one, w_one)
+                                  : select_of<float>(loops, c_at, x_at, w_at, x_one, w_one);
 }
 
 // ---- powers: the exponent is a tensor of one element, read when called
@@ -277,6 +320,8 @@ const tl::Registrar kernels[] = {
     {"gelu_dx", gelu_dx},
     TL_ONE("leaky_relu", Leaky, constant(kw, "slope")),
     TL_TWO("leaky_relu_dx", LeakyDx, constant(kw, "slope")),
+    {"where", select<0, 1, 2>},
+    {"masked_fill", select<1, 2, 0>},
     {"pow", power},
     {"pow_dx", power_dx},
 };

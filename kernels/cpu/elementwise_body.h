@@ -48,6 +48,34 @@ struct Binary {
     }
 };
 
+// y = c ? x : w for rows of n elements; x and w move with the output or are one number, c may be one a row too.
+template <class T>
+struct Select {
+    template <bool x_one, bool w_one>
+    static void rows(const Choice<T>& r) {
+        const T *x = r.x, *w = r.w;
+        const unsigned char* c = r.c;
+        T* y = r.y;
+        for (std::int64_t i = 0; i < r.rows; ++i, c += r.c_row, y += r.y_row) {
+            const T a = *x, b = *w;
+            if (r.c_one) {
+                const bool first = *c;
+#pragma GCC ivdep
+                for (std::int64_t k = 0; k < r.n; ++k) y[k] = first ? (x_one ? a : x[k]) : (w_one ? b : w[k]);
+            } else {
+#pragma GCC ivdep
+                for (std::int64_t k = 0; k < r.n; ++k) y[k] = c[k] ? (x_one ? a : x[k]) : (w_one ? b : w[k]);
+            }
+            if (!x_one) x += r.y_row;
+            if (!w_one) w += r.y_row;
+        }
+    }
+    static void run(const Choice<T>& r) {
+        r.x_one ? (r.w_one ? rows<true, true>(r) : rows<true, false>(r))
+                : (r.w_one ? rows<false, true>(r) : rows<false, false>(r));
+    }
+};
+
 // An op without constants: the text makes the value from x, or from x and w.
 #define TL_UNARY(NAME, ...)                                              \
     template <class T>                                                   \

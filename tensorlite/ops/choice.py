@@ -9,7 +9,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op, public
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import format_of, spec_of
+from tensorlite.autograd.spec import Spec, format_of, spec_of
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError
@@ -169,6 +169,15 @@ where_p.grad(
 )
 
 
+def whole_or_one(condition: Spec, x: Spec, w: Spec) -> bool:
+    """Whether x and w have the output's shape or are 0-d: what the compiled choice takes."""
+    shape = broadcast("where", condition.shape, x.shape, w.shape)
+    return 0 not in shape and all(s.shape == shape or not s.ndim for s in (x, w))
+
+
+where_p.kernel("cpu", "where", when=whole_or_one)
+
+
 @where_p.cases
 def _(make):
     yield dict(condition=make.bools(3, 4), x=make(3, 4), w=make(3, 4))
@@ -208,3 +217,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 def _where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
     """self where condition is True, other elsewhere."""
     return where(condition, self, other)
+
+
+for _p in (maximum_p, minimum_p):
+    _p.kernel("cpu", _p.op.name, when=lambda x, w: bool(x.size and w.size))

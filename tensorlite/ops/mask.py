@@ -15,6 +15,7 @@ from tensorlite.autograd.weak import lift
 from tensorlite.dtypes import int32, int64
 from tensorlite.errors import DTypeError
 from tensorlite.ops import places
+from tensorlite.ops.choice import whole_or_one
 from tensorlite.shapes import broadcast
 
 boolean = dtypes.bool
@@ -35,6 +36,7 @@ def _(x, mask, w):
     return spec_of(broadcast("masked_fill", x.shape, mask.shape), x.dtype, x.device)
 
 
+masked_fill_p.kernel("cpu", "masked_fill", when=lambda x, mask, w: whole_or_one(mask, x, w))
 masked_fill_p.op.moves = True
 masked_fill_p.grad(
     x=lambda g, mask: masked_fill_p(g, mask, lift(0.0, g)),
