@@ -34,12 +34,13 @@ def threads():
 class Given:
     """The inputs of a layer, drawn, and its calls."""
 
-    def __init__(self, layer, d, steps, batch, inputs, hidden, sizes=None, biases=True):
+    def __init__(self, layer, d, steps, batch, inputs, hidden, sizes=None, biases=True, batch_first=False):
         rng = np.random.default_rng(0)
         draw = lambda *s: tl.tensor(rng.uniform(-1, 1, s), dtype=d)
         n = GATES[layer] * hidden
-        self.layer, self.hidden = layer, hidden
-        self.x = draw(steps, batch, inputs) if sizes is None else draw(sum(sizes), inputs)
+        self.layer, self.hidden, self.batch_first = layer, hidden, batch_first
+        first = (batch, steps) if batch_first else (steps, batch)
+        self.x = draw(*first, inputs) if sizes is None else draw(sum(sizes), inputs)
         self.states = [draw(batch, hidden) for _ in range(1 + (layer == "lstm"))]
         self.w = [draw(n, inputs), draw(n, hidden) / math.sqrt(hidden)]
         self.b = [draw(n), draw(n)] if biases else [None, None]
@@ -52,12 +53,12 @@ class Given:
 
     def forward(self, reverse=False):
         call = {"lstm": lstm_layer_p, "gru": gru_layer_p}.get(self.layer, rnn_layer_p)
-        return call(*self.inputs(), reverse=reverse, **self.kw)
+        return call(*self.inputs(), reverse=reverse, batch_first=self.batch_first, **self.kw)
 
     def native(self):
         call = {"lstm": lstm_layer_p, "gru": gru_layer_p}.get(self.layer, rnn_layer_p)
         specs = tuple(None if t is None else t._spec for t in self.inputs())
-        return call.op.entry(specs, dict(reverse=False, **self.kw)).native
+        return call.op.entry(specs, dict(reverse=False, batch_first=self.batch_first, **self.kw)).native
 
     def all(self, reverse=False, last=True):
         """All outputs and all gradients; ``last``: gradients come in by the last states, too."""
@@ -66,7 +67,7 @@ class Given:
         g = [tl.tensor(rng.uniform(-1, 1, t.shape), dtype=t.dtype) for t in made[: 1 + len(self.states)]]
         g = g if last else [g[0]] + [None] * len(self.states)
         base = [self.x, *self.states, *self.w]
-        kw = dict(reverse=reverse, **self.kw)
+        kw = dict(reverse=reverse, batch_first=self.batch_first, **self.kw)
         if self.layer == "lstm":
             back = lstm_layer_dx_p(*base, *made[3:], None, self.sizes, *g, want=(True,) * 6 + (False,), **kw)
         elif self.layer == "gru":
@@ -93,7 +94,7 @@ class Given:
 def test_the_same_as_numpy(layer, isa, d):
     with config.ISA(isa):
         for k, size in enumerate(SIZES):
-            Given(layer, d, *size, biases=k % 3 > 0).check(k % 2 == 1, k % 4 > 0)
+            Given(layer, d, *size, biases=k % 3 > 0, batch_first=k % 4 > 1).check(k % 2 == 1, k % 4 > 0)
         for sizes in PACKED:
             for reverse in (False, True):
                 Given(layer, d, None, sizes[0], 3, 19, sizes).check(reverse)
@@ -154,7 +155,7 @@ def gates_of(z):
     n = len(z)
     zeros = lambda *s: tl.zeros(*s, dtype=z.dtype)
     inputs = [zeros(1, 4, 1), zeros(4, n), zeros(4, n), zeros(4 * n, 1), zeros(4 * n, n), tl.cat([z] * 4)]
-    gates = lstm_layer_p(*inputs, reverse=False)[3].numpy()[0]
+    gates = lstm_layer_p(*inputs, reverse=False, batch_first=False)[3].numpy()[0]
     return gates[:n], gates[2 * n : 3 * n]
 
 
@@ -181,7 +182,7 @@ def test_sigmoid_and_tanh_are_exact_to_the_last_digits(isa, d):
 def test_projections_stay_with_numpy():
     inputs = [tl.randn(*s) for s in ((2, 2, 2), (2, 2), (2, 3), (12, 2), (12, 2))] + [None, None, tl.randn(2, 3), None]
     specs = tuple(None if t is None else t._spec for t in inputs)
-    assert not lstm_layer_p.op.entry(specs, dict(reverse=False)).native
+    assert not lstm_layer_p.op.entry(specs, dict(reverse=False, batch_first=False)).native
     y = lstm_layer(*inputs)[0]
     with config.KERNELS("plain"):
         np.testing.assert_array_equal(lstm_layer(*inputs)[0].numpy(), y.numpy())
@@ -201,9 +202,9 @@ def test_gradients_that_fade_away_end_as_zeros():
     """Numbers below the smallest usual one, which are slow, are 0 in the loop; the caller's arithmetic stays."""
     zero, w = tl.zeros(1, 1), tl.zeros(4, 1)
     inputs = [tl.zeros(5, 1, 1), zero, zero, w, w, tl.full((4,), -18.5)]  # forget gates nearly shut
-    gates, cells = lstm_layer_p(*inputs, reverse=False)[3:]
+    gates, cells = lstm_layer_p(*inputs, reverse=False, batch_first=False)[3:]
     back = (inputs[0], zero, zero, w, w, gates, cells, None, None, None, None, tl.ones(1, 1))
-    want = dict(reverse=False, want=(False, False, True) + (False,) * 4)
+    want = dict(reverse=False, batch_first=False, want=(False, False, True) + (False,) * 4)
     tiny = np.float32(tl.finfo(tl.float32).tiny)
     assert lstm_layer_dx_p(*back, **want)[2].item() == 0
     assert tiny / np.float32(2) > 0

@@ -21,7 +21,8 @@ constexpr std::int64_t task_rows = 16;           // the most rows of the batch t
 constexpr std::int64_t nearest_bytes = 1 << 18;  // packed weights that are quickly read for each half as many rows
 constexpr std::int64_t near_bytes = 3 << 18;     // packed weights that stay in the second-level cache
 
-// A step's rows: row b of the batch lies at start + b, for b < rows.
+// A step's rows: row b of the batch lies at start + b * apart, for b < rows; apart is 1, or the steps where the data of a
+// sequence lie together.
 struct Step {
     std::int64_t start, rows;
 };
@@ -29,7 +30,7 @@ struct Step {
 // What the steps of a layer read and write; each kind of layer uses some of it.
 template <class T>
 struct Layer {
-    std::int64_t hidden = 0, inputs = 0;
+    std::int64_t hidden = 0, inputs = 0, apart = 1;
     bool relu = false;
     const std::vector<Step>* walk = nullptr;
     const T *h0 = nullptr, *c0 = nullptr, *w = nullptr, *bias = nullptr, *dy = nullptr;
@@ -58,7 +59,7 @@ enum Kind { lstm_kind, gru_kind, rnn_kind };
 struct Sizes {
     Kind kind;
     std::int64_t steps, batch, rows, hidden, inputs, gates;
-    bool reverse, relu;
+    bool reverse, relu, batch_first;
     std::vector<bool> want;
     std::int64_t kept() const { return kind == rnn_kind ? hidden : 4 * hidden; }  // numbers of a row's gates
 };
@@ -191,7 +192,7 @@ std::vector<tl::Step> walk_of(const Sizes& s, const std::int64_t* sizes) {
     std::vector<tl::Step> walk(s.steps);
     std::int64_t start = 0;
     for (std::int64_t t = 0; t < s.steps; ++t) {
-        walk[t] = {start, sizes ? sizes[t] : s.batch};
+        walk[t] = {s.batch_first ? t : start, sizes ? sizes[t] : s.batch};
         start += walk[t].rows;
     }
     if (s.reverse) std::reverse(walk.begin(), walk.end());
@@ -294,7 +295,8 @@ void forward(const Sizes& s, PyObject* const* arrays) {
         T* to = s.kind == rnn_kind ? f.y : f.gates + s.kept() - columns;
         tl::gemm<T>(s.rows, columns, s.inputs, {x, s.inputs, 1}, {w_ih, 1, s.inputs}, to, s.kept());
     }
-    f.hidden = n, f.inputs = s.inputs, f.relu = s.relu, f.walk = &walk, f.w = w, f.bias = bias;
+    f.hidden = n, f.inputs = s.inputs, f.apart = s.batch_first ? s.steps : 1, f.relu = s.relu;
+    f.walk = &walk, f.w = w, f.bias = bias;
     go<T>(s, f, steps_of<T>(s.kind, false));
 }
 
@@ -343,7 +345,8 @@ void backward(const Sizes& s, PyObject* const* arrays) {
     if (is_lstm) begin(dc, f.cell);
     pack_columns(rows_of_w, n, n, 1, s.kind == gru_kind ? 2 * n : 0, w_hh, w);
     if (own) pack_columns(rows_of_w, s.inputs, s.inputs, 1, 0, w_ih, w_x);
-    f.hidden = n, f.inputs = s.inputs, f.relu = s.relu, f.walk = &walk, f.w = w, f.w_x = w_x, f.dx = own ? dx : nullptr;
+    f.hidden = n, f.inputs = s.inputs, f.apart = s.batch_first ? s.steps : 1, f.relu = s.relu;
+    f.walk = &walk, f.w = w, f.w_x = w_x, f.dx = own ? dx : nullptr;
     go<T>(s, f, steps_of<T>(s.kind, true), sums, kept);
 
     const T* to_x = f.d + kept - rows_of_w;  // the gradients of what w_ih made
@@ -372,7 +375,8 @@ py::object layer(py::tuple specs, py::tuple outs, py::dict constants) {
     const py::object sizes = specs[SIZES];
     Sizes s;
     s.kind = kind;
-    s.steps = sizes.is_none() ? x[0] : tl::shape(sizes)[0];
+    s.batch_first = constants["batch_first"].cast<bool>();
+    s.steps = !sizes.is_none() ? tl::shape(sizes)[0] : x[s.batch_first ? 1 : 0];
     s.batch = state[0], s.hidden = state[1], s.inputs = x.back();
     s.rows = sizes.is_none() ? x[0] * x[1] : x[0];
     s.gates = tl::shape(specs[W_HH])[0] / state[1];

@@ -96,43 +96,46 @@ TL_INLINE void columns(std::int64_t count, std::int64_t width, Factors<T> one, F
     }
 }
 
-// out = a W, or that more.
+// out = a W, or that more; out's rows lie `apart` elements from one to the next.
 template <class T>
-static void multiply(std::int64_t count, const Factors<T>& f, T* out, std::int64_t width, bool more = false) {
+static void multiply(std::int64_t count, const Factors<T>& f, T* out, std::int64_t apart, std::int64_t width,
+                     bool more = false) {
     columns<T>(count, width, f, {}, [&](std::int64_t b, std::int64_t j, std::int64_t n, const Vec<T>& made) {
-        T* to = out + b * width + j;
+        T* to = out + b * apart + j;
         put(to, n, more ? take(to, n) + made : made);
     });
 }
 
-// f(first row, row in the batch, rows, rows that they go on from or -1) for the task's rows of step s, in at most two
-// runs: those that go on from the step before, and those whose sequence begins here.
-template <class F>
-TL_INLINE void each_run(const std::vector<Step>& walk, std::size_t s, std::int64_t from, std::int64_t to, F f) {
-    const std::int64_t count = std::min(to, walk[s].rows) - from;
-    const std::int64_t known = s ? std::clamp<std::int64_t>(walk[s - 1].rows - from, 0, std::max<std::int64_t>(count, 0)) : 0;
-    if (known > 0) f(walk[s].start + from, from, known, walk[s - 1].start + from);
-    if (count > known) f(walk[s].start + from + known, from + known, count - known, std::int64_t(-1));
+// f(first row, row in the batch, rows, first row that they go on from or -1) for the task's rows of step s, in at most
+// two runs: those that go on from the step before, and those whose sequence begins here.
+template <class T, class F>
+TL_INLINE void each_run(const Layer<T>& l, std::size_t s, std::int64_t from, std::int64_t to, F f) {
+    const std::vector<Step>& walk = *l.walk;
+    const std::int64_t end = std::max(from, std::min(to, walk[s].rows));
+    const std::int64_t known = s ? std::clamp(walk[s - 1].rows, from, end) : from;
+    if (known > from) f(walk[s].start + from * l.apart, from, known - from, walk[s - 1].start + from * l.apart);
+    if (end > known) f(walk[s].start + known * l.apart, known, end - known, std::int64_t(-1));
 }
 
 // The last states of the task's rows, from all of them.
 template <class T>
-static void last_states(const std::vector<Step>& walk, std::int64_t from, std::int64_t to, const T* all,
-                        std::int64_t width, T* last) {
+static void last_states(const Layer<T>& l, std::int64_t from, std::int64_t to, const T* all, T* last) {
     for (std::int64_t b = from; b < to; ++b) {
-        std::size_t s = walk.size();
-        while (walk[s - 1].rows <= b) --s;
-        std::copy_n(all + (walk[s - 1].start + b) * width, width, last + b * width);
+        std::size_t s = l.walk->size();
+        while ((*l.walk)[s - 1].rows <= b) --s;
+        std::copy_n(all + ((*l.walk)[s - 1].start + b * l.apart) * l.hidden, l.hidden, last + b * l.hidden);
     }
 }
 
 // Where row b of a step has its numbers, and whether a sequence begins or ends there.
 struct Place {
     std::int64_t row, before, after;  // rows of this step, the one before and the one after it; -1: there is none
-    Place(const std::vector<Step>& walk, std::size_t s, std::int64_t b)
-        : row(walk[s].start + b),
-          before(s > 0 && b < walk[s - 1].rows ? walk[s - 1].start + b : -1),
-          after(s + 1 < walk.size() && b < walk[s + 1].rows ? walk[s + 1].start + b : -1) {}
+    template <class T>
+    Place(const Layer<T>& l, std::size_t s, std::int64_t b) : row((*l.walk)[s].start + b * l.apart) {
+        const std::vector<Step>& walk = *l.walk;
+        before = s > 0 && b < walk[s - 1].rows ? walk[s - 1].start + b * l.apart : -1;
+        after = s + 1 < walk.size() && b < walk[s + 1].rows ? walk[s + 1].start + b * l.apart : -1;
+    }
 };
 
 // ---- LSTM
@@ -160,19 +163,22 @@ static void lstm(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
     const std::int64_t hidden = f.hidden;
     Vec<T> z[8][4];
     for (std::size_t s = 0; s < f.walk->size(); ++s)
-        each_run(*f.walk, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
+        each_run(f, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
             const T* c = on < 0 ? f.c0 + batch * hidden : f.cells + on * hidden;
-            Factors<T> x{f.x + row * f.inputs, f.inputs, f.x ? f.inputs : 0, f.w_x};
-            Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, hidden, hidden, f.w};
+            const std::int64_t c_apart = on < 0 ? hidden : f.apart * hidden;
+            Factors<T> x{f.x + row * f.inputs, f.apart * f.inputs, f.x ? f.inputs : 0, f.w_x};
+            Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, on < 0 ? hidden : f.apart * hidden, hidden,
+                         f.w};
             const T* bias = f.bias;
             for (std::int64_t j = 0; j < hidden; j += lanes<T>, bias += 4 * lanes<T>) {
                 const std::int64_t n = std::min<std::int64_t>(lanes<T>, hidden - j);
                 each_tile<4>(count, [&](std::int64_t first, std::int64_t rows) {
                     product<4, T>(rows, moved(x, first), moved(h, first), z);
                     for (std::int64_t k = 0; k < rows; ++k) {
-                        const std::int64_t at = (row + first + k) * hidden + j;
-                        T *gates = f.gates + at + 3 * (row + first + k) * hidden, *cell = f.cells + at, *y = f.y + at;
-                        const T* before = c + (first + k) * hidden + j;
+                        const std::int64_t at = row + (first + k) * f.apart;
+                        T *gates = f.gates + at * 4 * hidden + j, *cell = f.cells + at * hidden + j;
+                        T* y = f.y + at * hidden + j;
+                        const T* before = c + (first + k) * c_apart + j;
                         if (n == lanes<T>)
                             lstm_unit<T>(lanes<T>, hidden, z[k], bias, !f.x, gates, before, cell, y);
                         else
@@ -182,8 +188,8 @@ static void lstm(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
                 x.w += 4 * lanes<T> * x.inner, h.w += 4 * lanes<T> * h.inner;
             }
         });
-    last_states(*f.walk, from, to, f.y, hidden, f.h_n);
-    last_states(*f.walk, from, to, f.cells, hidden, f.c_n);
+    last_states(f, from, to, f.y, f.h_n);
+    last_states(f, from, to, f.cells, f.c_n);
 }
 
 // Stores a gradient of a gate, and adds it to the sum over rows.
@@ -214,9 +220,10 @@ template <class T>
 static void lstm_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* sum) {
     const std::int64_t hidden = f.hidden;
     for (std::size_t s = f.walk->size(); s-- > 0;) {
-        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from, first = (*f.walk)[s].start + from;
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
+        const std::int64_t first = (*f.walk)[s].start + from * f.apart;
         for (std::int64_t b = from; b < from + count; ++b) {
-            const Place at(*f.walk, s, b);
+            const Place at(f, s, b);
             const T* before = at.before < 0 ? f.c0 + b * hidden : f.cells + at.before * hidden;
             const T *gates = f.gates + at.row * 4 * hidden, *cell = f.cells + at.row * hidden;
             const T *dy = f.dy ? f.dy + at.row * hidden : nullptr, *state = f.state + b * hidden;
@@ -229,10 +236,10 @@ static void lstm_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* 
                                   d + j, sum + j, h ? h + j : h);
             });
         }
-        multiply<T>(count, {f.d + first * 4 * hidden, 4 * hidden, 4 * hidden, f.w}, f.state + from * hidden, hidden);
-        if (f.dx)
-            multiply<T>(count, {f.d + first * 4 * hidden, 4 * hidden, 4 * hidden, f.w_x}, f.dx + first * f.inputs,
-                        f.inputs);
+        const T* d = f.d + first * 4 * hidden;
+        const std::int64_t d_apart = f.apart * 4 * hidden, dx_apart = f.apart * f.inputs;
+        multiply<T>(count, {d, d_apart, 4 * hidden, f.w}, f.state + from * hidden, hidden, hidden);
+        if (f.dx) multiply<T>(count, {d, d_apart, 4 * hidden, f.w_x}, f.dx + first * f.inputs, dx_apart, f.inputs);
     }
 }
 
@@ -256,9 +263,10 @@ static void gru(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
     const std::int64_t hidden = f.hidden;
     Vec<T> zx[8][4], z[8][4];
     for (std::size_t s = 0; s < f.walk->size(); ++s)
-        each_run(*f.walk, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
-            Factors<T> x{f.x + row * f.inputs, f.inputs, f.x ? f.inputs : 0, f.w_x};
-            Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, hidden, hidden, f.w};
+        each_run(f, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
+            Factors<T> x{f.x + row * f.inputs, f.apart * f.inputs, f.x ? f.inputs : 0, f.w_x};
+            Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, on < 0 ? hidden : f.apart * hidden, hidden,
+                         f.w};
             const T* bias = f.bias;
             for (std::int64_t j = 0; j < hidden; j += lanes<T>, bias += 4 * lanes<T>) {
                 const std::int64_t n = std::min<std::int64_t>(lanes<T>, hidden - j);
@@ -266,9 +274,9 @@ static void gru(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
                     if (f.x) product<3, T>(rows, moved(x, first), {}, zx);
                     product<3, T>(rows, moved(h, first), {}, z);
                     for (std::int64_t k = 0; k < rows; ++k) {
-                        const std::int64_t at = (row + first + k) * hidden + j;
-                        T *gates = f.gates + at + 3 * (row + first + k) * hidden, *y = f.y + at;
-                        const T* before = h.a + (first + k) * hidden + j;
+                        const std::int64_t at = row + (first + k) * f.apart;
+                        T *gates = f.gates + at * 4 * hidden + j, *y = f.y + at * hidden + j;
+                        const T* before = h.a + (first + k) * h.apart + j;
                         if (n == lanes<T>)
                             gru_unit<T>(lanes<T>, hidden, zx[k], z[k], bias, !f.x, gates, before, y);
                         else
@@ -278,7 +286,7 @@ static void gru(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
                 x.w += 3 * lanes<T> * x.inner, h.w += 3 * lanes<T> * h.inner;
             }
         });
-    last_states(*f.walk, from, to, f.y, hidden, f.h_n);
+    last_states(f, from, to, f.y, f.h_n);
 }
 
 // The gradients d of one row's (q, reset, update, new); of the state's gradient remains what goes past the gates.
@@ -302,9 +310,10 @@ template <class T>
 static void gru_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* sum) {
     const std::int64_t hidden = f.hidden;
     for (std::size_t s = f.walk->size(); s-- > 0;) {
-        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from, first = (*f.walk)[s].start + from;
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
+        const std::int64_t first = (*f.walk)[s].start + from * f.apart;
         for (std::int64_t b = from; b < from + count; ++b) {
-            const Place at(*f.walk, s, b);
+            const Place at(f, s, b);
             const T* before = at.before < 0 ? f.h0 + b * hidden : f.y + at.before * hidden;
             const T *gates = f.gates + at.row * 4 * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
             T *state = f.state + b * hidden, *d = f.d + at.row * 4 * hidden, *h = f.before + at.row * hidden;
@@ -313,9 +322,10 @@ static void gru_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* s
             });
         }
         const T* d = f.d + first * 4 * hidden;
-        multiply<T>(count, {d, 4 * hidden, 3 * hidden, f.w}, f.state + from * hidden, hidden, true);
+        const std::int64_t d_apart = f.apart * 4 * hidden, dx_apart = f.apart * f.inputs;
+        multiply<T>(count, {d, d_apart, 3 * hidden, f.w}, f.state + from * hidden, hidden, hidden, true);
         if (f.dx)
-            multiply<T>(count, {d + hidden, 4 * hidden, 3 * hidden, f.w_x}, f.dx + first * f.inputs, f.inputs);
+            multiply<T>(count, {d + hidden, d_apart, 3 * hidden, f.w_x}, f.dx + first * f.inputs, dx_apart, f.inputs);
     }
 }
 
@@ -324,18 +334,19 @@ template <class T>
 static void rnn(const Layer<T>& f, std::int64_t from, std::int64_t to, T*) {
     const std::int64_t hidden = f.hidden;
     for (std::size_t s = 0; s < f.walk->size(); ++s)
-        each_run(*f.walk, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
-            const Factors<T> x{f.x + row * f.inputs, f.inputs, f.x ? f.inputs : 0, f.w_x};
-            const Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, hidden, hidden, f.w};
+        each_run(f, s, from, to, [&](std::int64_t row, std::int64_t batch, std::int64_t count, std::int64_t on) {
+            const Factors<T> x{f.x + row * f.inputs, f.apart * f.inputs, f.x ? f.inputs : 0, f.w_x};
+            const Factors<T> h{on < 0 ? f.h0 + batch * hidden : f.y + on * hidden, on < 0 ? hidden : f.apart * hidden, hidden,
+                         f.w};
             columns<T>(count, hidden, x, h, [&](std::int64_t b, std::int64_t j, std::int64_t n, const Vec<T>& z) {
-                T* y = f.y + (row + b) * hidden + j;
+                T* y = f.y + (row + b * f.apart) * hidden + j;
                 Vec<T> sum = z + load(f.bias + j);
                 if (!f.x) sum += take(y, n);
                 const Vec<T> zero = {};
                 put(y, n, f.relu ? (sum < zero ? zero : sum) : tanh(sum));  // nan is not below 0: it stays
             });
         });
-    last_states(*f.walk, from, to, f.y, hidden, f.h_n);
+    last_states(f, from, to, f.y, f.h_n);
 }
 
 template <class T>
@@ -350,9 +361,10 @@ template <class T>
 static void rnn_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* sum) {
     const std::int64_t hidden = f.hidden;
     for (std::size_t s = f.walk->size(); s-- > 0;) {
-        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from, first = (*f.walk)[s].start + from;
+        const std::int64_t count = std::min(to, (*f.walk)[s].rows) - from;
+        const std::int64_t first = (*f.walk)[s].start + from * f.apart;
         for (std::int64_t b = from; b < from + count; ++b) {
-            const Place at(*f.walk, s, b);
+            const Place at(f, s, b);
             const T* before = at.before < 0 ? f.h0 + b * hidden : f.y + at.before * hidden;
             std::copy_n(before, hidden, f.before + at.row * hidden);
             const T *y = f.y + at.row * hidden, *dy = f.dy ? f.dy + at.row * hidden : nullptr;
@@ -363,7 +375,8 @@ static void rnn_back(const Layer<T>& f, std::int64_t from, std::int64_t to, T* s
             });
         }
         const T* d = f.d + first * hidden;
-        multiply<T>(count, {d, hidden, hidden, f.w}, f.state + from * hidden, hidden);
-        if (f.dx) multiply<T>(count, {d, hidden, hidden, f.w_x}, f.dx + first * f.inputs, f.inputs);
+        const std::int64_t d_apart = f.apart * hidden, dx_apart = f.apart * f.inputs;
+        multiply<T>(count, {d, d_apart, hidden, f.w}, f.state + from * hidden, hidden, hidden);
+        if (f.dx) multiply<T>(count, {d, d_apart, hidden, f.w_x}, f.dx + first * f.inputs, dx_apart, f.inputs);
     }
 }

@@ -137,7 +137,7 @@ class RNNBase(Module):
     # ---- through the layers
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple:
         sizes = order = back = None
-        lone = False
+        lone = batch_first = False
         if isinstance(input, PackedSequence):
             x, sizes, order, back = input
             batch = int(sizes[0])
@@ -146,18 +146,17 @@ class RNNBase(Module):
             if x.dim() not in (2, 3):
                 raise ValueError(f"{self._kind}: Expected input to be 2D or 3D, got {x.dim()}D tensor instead")
             lone = x.dim() == 2
+            batch_first = self.batch_first and not lone
             if lone:
                 x = x.unsqueeze(1)
-            elif self.batch_first:
-                x = x.transpose(0, 1)
-            batch = x.size(1)
+            batch = x.size(0 if batch_first else 1)
         self.check_input(x, sizes)
         states = self._states(hx, x, batch, None if sizes is not None else input.dim(), order)
-        y, finals = self._run(x, states, sizes)
+        y, finals = self._run(x, states, dict(batch_sizes=sizes, batch_first=batch_first))
         if sizes is not None:
             output: Any = PackedSequence(y, sizes, order, back)
         else:
-            output = y.squeeze(1) if lone else y.transpose(0, 1) if self.batch_first else y
+            output = y.squeeze(1) if lone else y
         if back is not None:
             finals = [index_select(s, 1, back) for s in finals]
         if lone:
@@ -186,14 +185,14 @@ class RNNBase(Module):
             states = [index_select(s, 1, order) for s in states]
         return [s.unbind(0) for s in states]
 
-    def _run(self, x: Tensor, states: list, sizes: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, x: Tensor, states: list, how: dict) -> tuple[Tensor, list[Tensor]]:
         directions = 2 if self.bidirectional else 1
         ends: list[list] = [[] for _ in states]
         for layer in range(self.num_layers):
             ways = []
             for way in range(directions):
                 at = layer * directions + way
-                y, *last = self._layer(x, [s[at] for s in states], self._all_weights[at], sizes, way == 1)
+                y, *last = self._layer(x, [s[at] for s in states], self._all_weights[at], how | dict(reverse=way == 1))
                 ways.append(y)
                 for end, state in zip(ends, last):
                     end.append(state)
@@ -202,16 +201,16 @@ class RNNBase(Module):
                 x = dropout(x, self.dropout, True)
         return x, [stack(end) for end in ends]
 
-    def _layer(self, x: Tensor, states: list, names: list[str], sizes: Tensor | None, reverse: bool) -> tuple:
+    def _layer(self, x: Tensor, states: list, names: list[str], how: dict) -> tuple:
         weights = [getattr(self, name) for name in names]
         if not self.bias:
             weights[2:2] = [None, None]
         if self.mode == "LSTM":
-            return lstm_layer(x, *states, *weights, batch_sizes=sizes, reverse=reverse)
+            return lstm_layer(x, *states, *weights, **how)
         if self.mode == "GRU":
-            return gru_layer(x, *states, *weights, batch_sizes=sizes, reverse=reverse)
+            return gru_layer(x, *states, *weights, **how)
         nonlinearity = "tanh" if self.mode == "RNN_TANH" else "relu"
-        return rnn_layer(x, *states, *weights, batch_sizes=sizes, nonlinearity=nonlinearity, reverse=reverse)
+        return rnn_layer(x, *states, *weights, nonlinearity=nonlinearity, **how)
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]

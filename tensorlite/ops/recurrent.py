@@ -1,8 +1,9 @@
 """What the recurrent layers share: which rows a step works on, checks, the way through a sequence. Floor 3.
 
-A layer's op runs one direction over a whole sequence. Its data is padded, x (T, B, I), or packed: x (total, I) and
-``sizes`` (T,), which says how many rows each step has; they never grow, and row b of a step goes on as row b of the
-next. Either way rows of one step lie together, so both are one (rows, I) matrix and a list of (first row, rows).
+A layer's op runs one direction over a whole sequence. Its data is padded, x (T, B, I) or, ``batch_first``, (B, T, I),
+or packed: x (total, I) and ``sizes`` (T,), which says how many rows each step has; they never grow, and row b of a step
+goes on as row b of the next. Either way rows of one step lie together, so both are one (rows, I) matrix and a list of
+(first row, rows).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from tensorlite.autograd.tensor import Tensor, current_node, from_array
 from tensorlite.dtypes import int64
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.join import cat
-from tensorlite.ops.shape import expand, reshape
+from tensorlite.ops.linalg import linear
+from tensorlite.ops.shape import expand, reshape, transpose
 
 Walk = list[tuple[int, int]]
 
@@ -66,6 +68,27 @@ def blocks(walk: Walk, width: int) -> Iterator[tuple[slice, Walk]]:
     yield slice(min(run)[0], min(run)[0] + rows), run
 
 
+def batch_first_by_steps(
+    plain: Callable, xp: Any, inputs: list, turned: tuple, outputs: list, back: tuple, **constants
+):
+    """``plain`` for data (B, T, ...): from and to copies (T, B, ...) of the arrays whose rows are those of x.
+
+    ``turned`` and ``back`` say which of the inputs and outputs these are.
+    """
+    batch, steps = inputs[0].shape[:2]
+
+    def turn(a: Any) -> Any:
+        by_steps = xp.ascontiguousarray(a.reshape(batch, steps, a.shape[-1]).swapaxes(0, 1))
+        return by_steps if a.ndim == 3 else by_steps.reshape(a.shape)
+
+    inputs = [turn(a) if k in turned and a is not None else a for k, a in enumerate(inputs)]
+    made = [turn(a) if k in back and a.ndim > 1 else a for k, a in enumerate(outputs)]
+    plain(xp, *inputs, *made, batch_first=False, **constants)
+    for k, (a, new) in enumerate(zip(outputs, made)):
+        if k in back and a.ndim > 1:
+            a[...] = new.reshape(steps, batch, a.shape[-1]).swapaxes(0, 1).reshape(a.shape)
+
+
 # ---- around the compiled steps
 def worth_packing(x: Spec, *more: Any, **constants: Any) -> bool:
     """Whether the rows that a layer has are enough to lay its weights out anew for them."""
@@ -105,7 +128,15 @@ def start_at(state: Any, g: Any) -> None:
 
 # ---- checks
 def check_layer(
-    name: str, gates: int, x: Spec, states: dict, w_ih: Spec, w_hh: Spec, more: dict, sizes: Spec | None
+    name: str,
+    gates: int,
+    x: Spec,
+    states: dict,
+    w_ih: Spec,
+    w_hh: Spec,
+    more: dict,
+    sizes: Spec | None,
+    batch_first: bool,
 ) -> tuple[int, int]:
     """Refuse what does not fit together. Gives the rows of x in all, and the hidden size.
 
@@ -115,10 +146,13 @@ def check_layer(
     same_float_dtype(name, given)
     ndim = 3 if sizes is None else 2
     if x.ndim != ndim:
-        raise ShapeError(f"{name}: x {x.shape}; wanted {'(T, B, I)' if ndim == 3 else '(rows, I) beside batch_sizes'}")
+        kind = "(rows, I) beside batch_sizes" if ndim == 2 else "(B, T, I)" if batch_first else "(T, B, I)"
+        raise ShapeError(f"{name}: x {x.shape}; wanted {kind}")
     if sizes is not None and (sizes.ndim != 1 or sizes.dtype is not int64):
         raise ShapeError(f"{name}: batch_sizes {sizes}; wanted (T,) of int64")
-    steps = x.shape[0] if sizes is None else sizes.shape[0]
+    if sizes is not None and batch_first:
+        raise ShapeError(f"{name}: batch_first beside batch_sizes; wanted one of them")
+    steps = x.shape[batch_first] if sizes is None else sizes.shape[0]
     if not steps:
         raise ShapeError(f"{name}: x {x.shape}; expected sequence length to be larger than 0")
     if w_hh.ndim != 2 or w_hh.shape[0] % gates or not w_hh.shape[0]:
@@ -127,7 +161,7 @@ def check_layer(
     if w_ih.shape != (gates * hidden, x.shape[-1]):
         raise ShapeError(f"{name}: w_ih {w_ih.shape} for x {x.shape}; wanted {(gates * hidden, x.shape[-1])}")
     first = next(iter(states.values()))[0]
-    batch = x.shape[1] if sizes is None else first.shape[0] if first.ndim == 2 else 0
+    batch = x.shape[not batch_first] if sizes is None else first.shape[0] if first.ndim == 2 else 0
     for what, (spec, wanted) in (*states.items(), *more.items()):
         if spec is not None and spec.shape != wanted(batch, hidden, output):
             raise ShapeError(f"{name}: {what} {spec.shape}; wanted {wanted(batch, hidden, output)}")
@@ -184,10 +218,18 @@ def gradients_of(forward: Callable, inputs: tuple, g: Any, want: tuple) -> tuple
     return tuple(grads.get(k) for k in range(len(inputs)))
 
 
-def rows_of(x: Tensor) -> Tensor:
-    """(T, B, I) as (rows, I); packed data as it is."""
+def composed(
+    w_ih: Tensor, b_ih: Any, states: tuple, x: Tensor, sizes: Any, how: dict, name: str, step: Callable
+) -> tuple:
+    """The layer as a composite of ops: y and the last states. ``how``: whether reverse, whether batch_first."""
+    if how["batch_first"]:
+        x = transpose(x, 0, 1)
     shape = x._spec.shape
-    return x if len(shape) == 2 else reshape(x, (shape[0] * shape[1], shape[2]))
+    rows = x if len(shape) == 2 else reshape(x, (shape[0] * shape[1], shape[2]))
+    walk = walk_of(name, x._arr, states[0]._spec.shape[0], None if sizes is None else sizes._arr, how["reverse"])
+    y, *last = compose(linear(rows, w_ih, b_ih), states, walk, step)
+    y = reshape(y, (*shape[:-1], y._spec.shape[1]))
+    return (transpose(y, 0, 1) if how["batch_first"] else y, *last)
 
 
 # ---- cases
@@ -202,6 +244,8 @@ def samples(make: Any, gates: int, states: int, plain: bool = False) -> Any:
     sizes = make.tensor([3, 2, 2, 1], int64)
     yield layer((3, 2), 2, 3, 2)
     yield layer((2, 2), 2, 3, 2) | dict(reverse=True)
+    yield layer((2, 3), 2, 3, 2) | dict(batch_first=True)
+    yield layer((3, 2), 3, 1, 2) | dict(batch_first=True, reverse=True)
     yield layer((1, 1), 1, 2, 1, bias=False)
     yield layer((8,), 3, 2, 2) | dict(batch_sizes=sizes)
     yield layer((8,), 3, 2, 2) | dict(batch_sizes=sizes, reverse=True)
@@ -209,6 +253,9 @@ def samples(make: Any, gates: int, states: int, plain: bool = False) -> Any:
     yield layer((2, 2), 2, 0, 2)
     if not plain:
         yield RuntimeError, layer((0, 2), 2, 3, 2)
+        yield RuntimeError, layer((2, 0), 2, 3, 2) | dict(batch_first=True)
+        yield RuntimeError, layer((2, 3), 3, 3, 2) | dict(batch_first=True)
+        yield RuntimeError, layer((8,), 3, 2, 2) | dict(batch_sizes=sizes, batch_first=True)
         yield RuntimeError, layer((8,), 3, 2, 2)
         yield RuntimeError, layer((7,), 3, 2, 2) | dict(batch_sizes=sizes)
         yield RuntimeError, layer((8,), 4, 2, 2) | dict(batch_sizes=sizes)
@@ -224,9 +271,10 @@ def samples(make: Any, gates: int, states: int, plain: bool = False) -> Any:
 def below(case: dict) -> dict:
     """A case as the op below the public function gets it: without history, half types as float32."""
     case = dict(case)
-    sizes, reverse = case.pop("batch_sizes", None), case.pop("reverse", False)
+    sizes = case.pop("batch_sizes", None)
+    how = {key: case.pop(key, False) for key in ("reverse", "batch_first")}
     tensors = {k: (t.float() if t.dtype.is_half else t).detach() for k, t in case.items()}
-    return tensors | dict(sizes=sizes, reverse=reverse)
+    return tensors | dict(sizes=sizes, **how)
 
 
 def gradients_for(make: Any, outputs: tuple) -> list[Tensor]:
@@ -235,11 +283,11 @@ def gradients_for(make: Any, outputs: tuple) -> list[Tensor]:
 
 
 # ---- references: each sequence alone, a step at a time, in NumPy; complex numbers pass through
-def sequences(x: Any, batch: int, sizes: Any, reverse: bool) -> Iterator[tuple[int, list]]:
+def sequences(x: Any, batch: int, sizes: Any, reverse: bool, batch_first: bool) -> Iterator[tuple[int, list]]:
     """(b, where the rows of sequence b are in x) in the order of steps."""
     for b in range(batch):
         if sizes is None:
-            places: list = [(t, b) for t in range(len(x))]
+            places: list = [(b, t) if batch_first else (t, b) for t in range(x.shape[batch_first])]
         else:
             places = [int(sum(sizes[:t])) + b for t in range(len(sizes)) if b < sizes[t]]
         yield b, places[::-1] if reverse else places

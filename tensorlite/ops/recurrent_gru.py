@@ -18,18 +18,18 @@ from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.join import chunk
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
+    batch_first_by_steps,
     below,
     blocks,
     check_layer,
     check_sizes,
     complex_gradients,
-    compose,
+    composed,
     dense,
     earlier,
     gradients_for,
     gradients_of,
     in_wide,
-    rows_of,
     samples,
     sequences,
     sigmoid_of,
@@ -37,7 +37,6 @@ from tensorlite.ops.recurrent import (
     walk_of,
     worth_packing,
 )
-from tensorlite.ops.shape import reshape
 
 
 def _turned(xp: Any, w: Any, size: int, out: Any = None) -> Any:
@@ -49,12 +48,19 @@ def _turned(xp: Any, w: Any, size: int, out: Any = None) -> Any:
 @primitive(name="gru_layer_dx", torch=None)
 def gru_layer_dx_p(
     xp, x, h0, w_ih, w_hh, gates, y, sizes=None, dy=None, dh=None,
-    out=None, out_h0=None, out_w_ih=None, out_w_hh=None, out_b_ih=None, out_b_hh=None, *, reverse, want,
+    out=None, out_h0=None, out_w_ih=None, out_w_hh=None, out_b_ih=None, out_b_hh=None, *, reverse, batch_first, want,
 ):  # fmt: skip
     """The gradients of gru_layer by x, h0, w_ih, w_hh, b_ih, b_hh; empty where ``want`` says no.
 
     dy and dh are the gradients of y and h_n, or None for zeros.
     """
+    if batch_first:
+        inputs, outputs = (
+            [x, h0, w_ih, w_hh, gates, y, sizes, dy, dh],
+            [out, out_h0, out_w_ih, out_w_hh, out_b_ih, out_b_hh],
+        )
+        how = dict(reverse=reverse, want=want)
+        return batch_first_by_steps(gru_layer_dx_p.op.fn, xp, inputs, (0, 4, 5, 7), outputs, (0,), **how)
     rows, size = gates.shape[0], h0.shape[1]
     walk = walk_of("gru_layer", x, h0.shape[0], sizes, reverse)
     d, before = xp.empty_like(gates), earlier(xp, y.reshape(rows, size), h0, walk)
@@ -96,7 +102,7 @@ def gru_layer_dx_p(
             out_b_hh[: 2 * size], out_b_hh[2 * size :] = total[size : 3 * size], total[:size]
 
 
-def _dx_around(compiled, xp, x, h0, *arrays, reverse, want):
+def _dx_around(compiled, xp, x, h0, *arrays, reverse, batch_first, want):
     """gru_layer_dx with compiled steps."""
     check_sizes("gru_layer", x, h0.shape[0], arrays[4])
     compiled(*dense(x, h0, *arrays))
@@ -106,7 +112,7 @@ gru_layer_dx_p.kernel("cpu", "gru_layer_dx", when=worth_packing, around=_dx_arou
 
 
 @gru_layer_dx_p.spec
-def _(x, h0, w_ih, w_hh, gates, y, sizes, dy, dh, *, reverse, want):
+def _(x, h0, w_ih, w_hh, gates, y, sizes, dy, dh, *, reverse, batch_first, want):
     b = x.like(w_ih.shape[0])
     return tuple(s.like(*s.shape) if w else x.like(0) for s, w in zip((x, h0, w_ih, w_hh, b, b), want))
 
@@ -117,9 +123,26 @@ gru_layer_dx_p.nograd()  # where a second order is wanted, the gradient is made 
 # ---- the layer
 @primitive(name="gru_layer", torch=None)
 def gru_layer_p(
-    xp, x, h0, w_ih, w_hh, b_ih=None, b_hh=None, sizes=None, out=None, out_h=None, out_gates=None, *, reverse
+    xp,
+    x,
+    h0,
+    w_ih,
+    w_hh,
+    b_ih=None,
+    b_hh=None,
+    sizes=None,
+    out=None,
+    out_h=None,
+    out_gates=None,
+    *,
+    reverse,
+    batch_first,
 ):
     """y, h_n; and for the gradient (q, reset, update, new) of all rows."""
+    if batch_first:
+        inputs, outputs = [x, h0, w_ih, w_hh, b_ih, b_hh, sizes], [out, out_h, out_gates]
+        how = dict(reverse=reverse)
+        return batch_first_by_steps(gru_layer_p.op.fn, xp, inputs, (0,), outputs, (0, 2), **how)
     size, rows = h0.shape[1], out_gates.shape[0]
     walk = walk_of("gru_layer", x, h0.shape[0], sizes, reverse)
     y = out.reshape(rows, size)
@@ -153,7 +176,7 @@ def gru_layer_p(
         y[start : start + count] = h
 
 
-def _around(compiled, xp, x, h0, *arrays, reverse):
+def _around(compiled, xp, x, h0, *arrays, reverse, batch_first):
     """gru_layer with compiled steps."""
     check_sizes("gru_layer", x, h0.shape[0], arrays[4])
     compiled(*dense(x, h0, *arrays))
@@ -163,7 +186,7 @@ gru_layer_p.kernel("cpu", "gru_layer", when=worth_packing, around=_around)
 
 
 @gru_layer_p.spec
-def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, reverse):
+def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, reverse, batch_first):
     bias = lambda b, h, p: (3 * h,)
     rows, size = check_layer(
         "gru_layer",
@@ -174,6 +197,7 @@ def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, reverse):
         w_hh,
         dict(w_hh=(w_hh, lambda b, h, p: (3 * h, h)), b_ih=(b_ih, bias), b_hh=(b_hh, bias)),
         sizes,
+        batch_first,
     )
     return x.like(*x.shape[:-1], size), h0.like(*h0.shape), x.like(rows, 4 * size)
 
@@ -181,7 +205,7 @@ def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, reverse):
 gru_layer_p.op.silent_outputs = (2,)
 
 
-def _composed(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, reverse) -> tuple:
+def _composed(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, how) -> tuple:
     """The layer as a composite of ops."""
 
     def step(pre: Tensor, h: Tensor) -> tuple:
@@ -191,19 +215,19 @@ def _composed(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, reverse) -> tuple:
         h = n + z * (h - n)
         return h, h
 
-    walk = walk_of("gru_layer", x._arr, h0._spec.shape[0], None if sizes is None else sizes._arr, reverse)
-    y, h = compose(linear(rows_of(x), w_ih, b_ih), (h0,), walk, step)
-    return reshape(y, (*x._spec.shape[:-1], h0._spec.shape[1])), h
+    return composed(w_ih, b_ih, (h0,), x, sizes, how, "gru_layer", step)
 
 
 @gru_layer_p.grad
-def _(g, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, reverse, want):
-    return gradients_of(lambda *inputs: _composed(*inputs, reverse), (x, h0, w_ih, w_hh, b_ih, b_hh, sizes), g, want)
+def _(g, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, reverse, batch_first, want):
+    forward = lambda *inputs: _composed(*inputs, dict(reverse=reverse, batch_first=batch_first))
+    return gradients_of(forward, (x, h0, w_ih, w_hh, b_ih, b_hh, sizes), g, want)
 
 
 @gru_layer_p.fused_grad
-def _(g, x, h0, w_ih, w_hh, sizes, out, out_gates, reverse, want):
-    found = gru_layer_dx_p(x, h0, w_ih, w_hh, out_gates, out, sizes, g[0], g[1], reverse=reverse, want=want[:6])
+def _(g, x, h0, w_ih, w_hh, sizes, out, out_gates, reverse, batch_first, want):
+    how = dict(reverse=reverse, batch_first=batch_first)
+    found = gru_layer_dx_p(x, h0, w_ih, w_hh, out_gates, out, sizes, g[0], g[1], **how, want=want[:6])
     return (*found, None)
 
 
@@ -214,11 +238,11 @@ def _(make):
 
 
 @gru_layer_p.ref
-def _reference(x, h0, w_ih, w_hh, b_ih=0, b_hh=0, batch_sizes=None, reverse=False):
+def _reference(x, h0, w_ih, w_hh, b_ih=0, b_hh=0, batch_sizes=None, reverse=False, batch_first=False):
     size, kind = h0.shape[1], np.result_type(x, h0, w_ih, w_hh, b_ih, b_hh)
     b_hh = b_hh + np.zeros(3 * size)
     y, h_n = np.zeros((*x.shape[:-1], size), kind), h0.astype(kind)
-    for b, places in sequences(x, len(h0), batch_sizes, reverse):
+    for b, places in sequences(x, len(h0), batch_sizes, reverse, batch_first):
         h = h0[b]
         for at in places:
             r, z, n = np.split(w_ih @ x[at] + b_ih, 3)
@@ -241,10 +265,11 @@ def _(make):
 
 
 @gru_layer_dx_p.ref
-def _(x, h0, w_ih, w_hh, gates, y, sizes=None, dy=None, dh=None, *, reverse, want):
+def _(x, h0, w_ih, w_hh, gates, y, sizes=None, dy=None, dh=None, *, reverse, batch_first, want):
     zero = np.zeros(len(w_ih))
     inputs = dict(x=x, h0=h0, w_ih=w_ih, w_hh=w_hh, b_ih=zero, b_hh=zero)
-    forward = lambda **given: _reference(**given, batch_sizes=sizes, reverse=reverse)
+    how = dict(reverse=reverse, batch_first=batch_first)
+    forward = lambda **given: _reference(**given, batch_sizes=sizes, **how)
     found = complex_gradients(forward, inputs, [dy, dh])
     return [found[n] if w else np.zeros(0) for n, w in zip(inputs, want)]
 
@@ -259,14 +284,16 @@ def gru_layer(
     b_hh: Tensor | None = None,
     batch_sizes: Tensor | None = None,
     reverse: bool = False,
+    batch_first: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One GRU layer over a whole sequence: (y, h_n).
 
     r = sigmoid(x_r + h_r);  z = sigmoid(x_z + h_z);  n = tanh(x_n + r h_n);  h' = (1 - z) n + z h, where x_r, x_z, x_n
     are the parts of w_ih x + b_ih and h_r, h_z, h_n those of w_hh h + b_hh.
 
-    x (T, B, I), or (rows, I) packed beside batch_sizes (T,) of int64; h0 (B, H), w_ih (3H, I), w_hh (3H, H), biases
-    (3H,). y as x with H columns. ``reverse`` goes from the last step to the first. Half types are computed in float32.
+    x (T, B, I), (B, T, I) with ``batch_first``, or (rows, I) packed beside batch_sizes (T,) of int64; h0 (B, H), w_ih
+    (3H, I), w_hh (3H, H), biases (3H,). y as x with H columns. ``reverse`` goes from the last step to the first. Half
+    types are computed in float32.
 
     >>> import tensorlite as tl
     >>> from tensorlite.ops.recurrent_gru import gru_layer
@@ -274,5 +301,5 @@ def gru_layer(
     >>> gru_layer(tl.ones(2, 1, 1), tl.zeros(1, 1), w, w)[0].flatten()
     tensor([0.2048, 0.3468])
     """
-    call = lambda *tensors: gru_layer_p(*tensors, batch_sizes, reverse=reverse)[:2]
+    call = lambda *tensors: gru_layer_p(*tensors, batch_sizes, reverse=reverse, batch_first=batch_first)[:2]
     return in_wide("gru_layer", call, x, h0, w_ih, w_hh, b_ih, b_hh)

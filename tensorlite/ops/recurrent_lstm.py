@@ -15,19 +15,19 @@ from tensorlite.ops.activation import sigmoid, tanh
 from tensorlite.ops.join import chunk
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
+    batch_first_by_steps,
     below,
     blocks,
     check_layer,
     check_sizes,
     complex_gradients,
-    compose,
+    composed,
     dense,
     earlier,
     gradients_for,
     gradients_of,
     in_wide,
     product_gradients,
-    rows_of,
     samples,
     sequences,
     sigmoid_of,
@@ -35,7 +35,6 @@ from tensorlite.ops.recurrent import (
     walk_of,
     worth_packing,
 )
-from tensorlite.ops.shape import reshape
 
 
 # ---- the gradient
@@ -43,12 +42,19 @@ from tensorlite.ops.shape import reshape
 def lstm_layer_dx_p(
     xp, x, h0, c0, w_ih, w_hh, gates, cells, w_hr=None, sizes=None, dy=None, dh=None, dc=None,
     out=None, out_h0=None, out_c0=None, out_w_ih=None, out_w_hh=None, out_b=None, out_w_hr=None,
-    *, reverse, want,
+    *, reverse, batch_first, want,
 ):  # fmt: skip
     """The gradients of lstm_layer by x, h0, c0, w_ih, w_hh, either bias, w_hr; empty where ``want`` says no.
 
     dy, dh, dc are the gradients of y, h_n, c_n, or None for zeros.
     """
+    if batch_first:
+        inputs, outputs = (
+            [x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc],
+            [out, out_h0, out_c0, out_w_ih, out_w_hh, out_b, out_w_hr],
+        )
+        how = dict(reverse=reverse, want=want)
+        return batch_first_by_steps(lstm_layer_dx_p.op.fn, xp, inputs, (0, 5, 6, 9), outputs, (0,), **how)
     rows, n4 = gates.shape
     size = n4 // 4
     walk = walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)
@@ -94,7 +100,7 @@ def lstm_layer_dx_p(
         xp.matmul(outer.T, raw, out=out_w_hr)
 
 
-def _dx_around(compiled, xp, x, h0, *arrays, reverse, want):
+def _dx_around(compiled, xp, x, h0, *arrays, reverse, batch_first, want):
     """lstm_layer_dx with compiled steps."""
     check_sizes("lstm_layer", x, h0.shape[0], arrays[6])
     compiled(*dense(x, h0, *arrays))
@@ -108,7 +114,7 @@ lstm_layer_dx_p.kernel("cpu", "lstm_layer_dx", when=_dx_fits, around=_dx_around)
 
 
 @lstm_layer_dx_p.spec
-def _(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc, *, reverse, want):
+def _(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc, *, reverse, batch_first, want):
     none = x.like(0)
     b = x.like(w_ih.shape[0])
     return tuple(s.like(*s.shape) if w else none for s, w in zip((x, h0, c0, w_ih, w_hh, b, w_hr), want))
@@ -121,9 +127,13 @@ lstm_layer_dx_p.nograd()  # where a second order is wanted, the gradient is made
 @primitive(name="lstm_layer", torch=None)
 def lstm_layer_p(
     xp, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, w_hr=None, sizes=None,
-    out=None, out_h=None, out_c=None, out_gates=None, out_cells=None, *, reverse,
+    out=None, out_h=None, out_c=None, out_gates=None, out_cells=None, *, reverse, batch_first,
 ):  # fmt: skip
     """y, h_n, c_n; and for the gradient the gates and cells of all rows."""
+    if batch_first:
+        inputs, outputs = [x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes], [out, out_h, out_c, out_gates, out_cells]
+        how = dict(reverse=reverse)
+        return batch_first_by_steps(lstm_layer_p.op.fn, xp, inputs, (0,), outputs, (0, 3, 4), **how)
     size = out_cells.shape[1]
     walk = walk_of("lstm_layer", x, h0.shape[0], sizes, reverse)
     rows = out_cells.shape[0]
@@ -161,7 +171,7 @@ def lstm_layer_p(
         y[start : start + n] = h
 
 
-def _around(compiled, xp, x, h0, *arrays, reverse):
+def _around(compiled, xp, x, h0, *arrays, reverse, batch_first):
     """lstm_layer with compiled steps."""
     check_sizes("lstm_layer", x, h0.shape[0], arrays[6])
     compiled(*dense(x, h0, *arrays))
@@ -175,7 +185,7 @@ lstm_layer_p.kernel("cpu", "lstm_layer", when=_fits, around=_around)
 
 
 @lstm_layer_p.spec
-def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, *, reverse):
+def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, *, reverse, batch_first):
     rows, size = check_layer(
         "lstm_layer",
         4,
@@ -190,6 +200,7 @@ def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, *, reverse):
             w_hr=(w_hr, lambda b, h, p: (p, h)),
         ),
         sizes,
+        batch_first,
     )
     y = x.like(*x.shape[:-1], w_hh.shape[1])
     return y, h0.like(*h0.shape), c0.like(*c0.shape), x.like(rows, 4 * size), x.like(rows, size)
@@ -198,7 +209,7 @@ def _(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, *, reverse):
 lstm_layer_p.op.silent_outputs = (3, 4)
 
 
-def _composed(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, reverse) -> tuple:
+def _composed(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, how) -> tuple:
     """The layer as a composite of ops."""
 
     def step(pre: Tensor, h: Tensor, c: Tensor) -> tuple:
@@ -208,22 +219,34 @@ def _composed(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, reverse) -> tuple:
         h = h if w_hr is None else linear(h, w_hr)
         return h, h, c
 
-    walk = walk_of("lstm_layer", x._arr, h0._spec.shape[0], None if sizes is None else sizes._arr, reverse)
-    y, h, c = compose(linear(rows_of(x), w_ih, b_ih), (h0, c0), walk, step)
-    return reshape(y, (*x._spec.shape[:-1], w_hh._spec.shape[1])), h, c
+    return composed(w_ih, b_ih, (h0, c0), x, sizes, how, "lstm_layer", step)
 
 
 @lstm_layer_p.grad
-def _(g, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, reverse, want):
-    forward = lambda *inputs: _composed(*inputs, reverse)
+def _(g, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, reverse, batch_first, want):
+    forward = lambda *inputs: _composed(*inputs, dict(reverse=reverse, batch_first=batch_first))
     return gradients_of(forward, (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes), g, want)
 
 
 @lstm_layer_p.fused_grad
-def _(g, x, h0, c0, w_ih, w_hh, w_hr, sizes, out_gates, out_cells, reverse, want):
+def _(g, x, h0, c0, w_ih, w_hh, w_hr, sizes, out_gates, out_cells, reverse, batch_first, want):
     some = (*want[:5], want[5] or want[6], want[7])
     dx, dh0, dc0, dw_ih, dw_hh, db, dw_hr = lstm_layer_dx_p(
-        x, h0, c0, w_ih, w_hh, out_gates, out_cells, w_hr, sizes, g[0], g[1], g[2], reverse=reverse, want=some
+        x,
+        h0,
+        c0,
+        w_ih,
+        w_hh,
+        out_gates,
+        out_cells,
+        w_hr,
+        sizes,
+        g[0],
+        g[1],
+        g[2],
+        reverse=reverse,
+        batch_first=batch_first,
+        want=some,
     )
     return dx, dh0, dc0, dw_ih, dw_hh, db, db, dw_hr, None
 
@@ -245,10 +268,10 @@ def _(make):
 
 
 @lstm_layer_p.ref
-def _reference(x, h0, c0, w_ih, w_hh, b_ih=0, b_hh=0, w_hr=None, batch_sizes=None, reverse=False):
+def _reference(x, h0, c0, w_ih, w_hh, b_ih=0, b_hh=0, w_hr=None, batch_sizes=None, reverse=False, batch_first=False):
     kind = np.result_type(x, h0, c0, w_ih, w_hh, b_ih, b_hh, *([] if w_hr is None else [w_hr]))
     y, h_n, c_n = np.zeros((*x.shape[:-1], h0.shape[1]), kind), h0.astype(kind), c0.astype(kind)
-    for b, places in sequences(x, len(h0), batch_sizes, reverse):
+    for b, places in sequences(x, len(h0), batch_sizes, reverse, batch_first):
         h, c = h0[b], c0[b]
         for at in places:
             i, f, g, o = np.split(w_ih @ x[at] + b_ih + w_hh @ h + b_hh, 4)
@@ -271,10 +294,13 @@ def _(make):
 
 
 @lstm_layer_dx_p.ref
-def _(x, h0, c0, w_ih, w_hh, gates, cells, w_hr=None, sizes=None, dy=None, dh=None, dc=None, *, reverse, want):
+def _(
+    x, h0, c0, w_ih, w_hh, gates, cells, w_hr=None, sizes=None, dy=None, dh=None, dc=None, *, reverse, batch_first, want
+):
     inputs = dict(x=x, h0=h0, c0=c0, w_ih=w_ih, w_hh=w_hh, b_ih=np.zeros(len(w_ih)))
     inputs |= {} if w_hr is None else dict(w_hr=w_hr)
-    forward = lambda **given: _reference(**given, batch_sizes=sizes, reverse=reverse)
+    how = dict(reverse=reverse, batch_first=batch_first)
+    forward = lambda **given: _reference(**given, batch_sizes=sizes, **how)
     found = complex_gradients(forward, inputs, [dy, dh, dc])
     return [found[n] if w else np.zeros(0) for n, w in zip([*inputs, "w_hr"], want)]
 
@@ -291,15 +317,16 @@ def lstm_layer(
     w_hr: Tensor | None = None,
     batch_sizes: Tensor | None = None,
     reverse: bool = False,
+    batch_first: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer over a whole sequence: (y, h_n, c_n).
 
     i, f, g, o = w_ih x + b_ih + w_hh h + b_hh;  c' = sigmoid(f) c + sigmoid(i) tanh(g);  h' = sigmoid(o) tanh(c'),
     times w_hr where there is a projection.
 
-    x (T, B, I), or (rows, I) packed beside batch_sizes (T,) of int64; h0 (B, P), c0 (B, H), w_ih (4H, I), w_hh (4H, P),
-    biases (4H,), w_hr (P, H); P is H without a projection. y as x with P columns. ``reverse`` goes from the last step
-    to the first. Half types are computed in float32.
+    x (T, B, I), (B, T, I) with ``batch_first``, or (rows, I) packed beside batch_sizes (T,) of int64; h0 (B, P), c0 (B,
+    H), w_ih (4H, I), w_hh (4H, P), biases (4H,), w_hr (P, H); P is H without a projection. y as x with P columns.
+    ``reverse`` goes from the last step to the first. Half types are computed in float32.
 
     >>> import tensorlite as tl
     >>> from tensorlite.ops.recurrent_lstm import lstm_layer
@@ -307,5 +334,5 @@ def lstm_layer(
     >>> lstm_layer(tl.ones(2, 1, 1), state, state, w, w)[0].flatten()
     tensor([0.3696, 0.6505])
     """
-    call = lambda *tensors: lstm_layer_p(*tensors, batch_sizes, reverse=reverse)[:3]
+    call = lambda *tensors: lstm_layer_p(*tensors, batch_sizes, reverse=reverse, batch_first=batch_first)[:3]
     return in_wide("lstm_layer", call, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)

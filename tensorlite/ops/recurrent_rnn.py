@@ -10,37 +10,40 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import relu, tanh
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
+    batch_first_by_steps,
     below,
     check_layer,
     check_sizes,
     complex_gradients,
-    compose,
+    composed,
     dense,
     earlier,
     gradients_for,
     gradients_of,
     in_wide,
     product_gradients,
-    rows_of,
     samples,
     sequences,
     start_at,
     walk_of,
     worth_packing,
 )
-from tensorlite.ops.shape import reshape
 
 
 # ---- the gradient
 @primitive(name="rnn_layer_dx", torch=None)
 def rnn_layer_dx_p(
     xp, x, h0, w_ih, w_hh, y, sizes=None, dy=None, dh=None,
-    out=None, out_h0=None, out_w_ih=None, out_w_hh=None, out_b=None, *, nonlinearity, reverse, want,
+    out=None, out_h0=None, out_w_ih=None, out_w_hh=None, out_b=None, *, nonlinearity, reverse, batch_first, want,
 ):  # fmt: skip
     """The gradients of rnn_layer by x, h0, w_ih, w_hh, either bias; empty where ``want`` says no.
 
     dy and dh are the gradients of y and h_n, or None for zeros.
     """
+    if batch_first:
+        inputs, outputs = [x, h0, w_ih, w_hh, y, sizes, dy, dh], [out, out_h0, out_w_ih, out_w_hh, out_b]
+        how = dict(nonlinearity=nonlinearity, reverse=reverse, want=want)
+        return batch_first_by_steps(rnn_layer_dx_p.op.fn, xp, inputs, (0, 4, 6), outputs, (0,), **how)
     size = h0.shape[1]
     rows = y.size // size
     y = y.reshape(rows, size)
@@ -59,7 +62,7 @@ def rnn_layer_dx_p(
     product_gradients(xp, (want[0], *want[2:]), d, x, w_ih, before, out, out_w_ih, out_w_hh, out_b)
 
 
-def _dx_around(compiled, xp, x, h0, *arrays, nonlinearity, reverse, want):
+def _dx_around(compiled, xp, x, h0, *arrays, nonlinearity, reverse, batch_first, want):
     """rnn_layer_dx with compiled steps."""
     check_sizes("rnn_layer", x, h0.shape[0], arrays[3])
     compiled(*dense(x, h0, *arrays))
@@ -69,7 +72,7 @@ rnn_layer_dx_p.kernel("cpu", "rnn_layer_dx", when=worth_packing, around=_dx_arou
 
 
 @rnn_layer_dx_p.spec
-def _(x, h0, w_ih, w_hh, y, sizes, dy, dh, *, nonlinearity, reverse, want):
+def _(x, h0, w_ih, w_hh, y, sizes, dy, dh, *, nonlinearity, reverse, batch_first, want):
     b = x.like(w_ih.shape[0])
     return tuple(s.like(*s.shape) if w else x.like(0) for s, w in zip((x, h0, w_ih, w_hh, b), want))
 
@@ -80,9 +83,13 @@ rnn_layer_dx_p.nograd()  # where a second order is wanted, the gradient is made 
 # ---- the layer
 @primitive(name="rnn_layer", torch=None)
 def rnn_layer_p(
-    xp, x, h0, w_ih, w_hh, b_ih=None, b_hh=None, sizes=None, out=None, out_h=None, *, nonlinearity, reverse
+    xp, x, h0, w_ih, w_hh, b_ih=None, b_hh=None, sizes=None, out=None, out_h=None, *, nonlinearity, reverse, batch_first
 ):
     """y and h_n."""
+    if batch_first:
+        inputs, outputs = [x, h0, w_ih, w_hh, b_ih, b_hh, sizes], [out, out_h]
+        how = dict(nonlinearity=nonlinearity, reverse=reverse)
+        return batch_first_by_steps(rnn_layer_p.op.fn, xp, inputs, (0,), outputs, (0,), **how)
     size = h0.shape[1]
     rows = out.size // size
     walk = walk_of("rnn_layer", x, h0.shape[0], sizes, reverse)
@@ -104,7 +111,7 @@ def rnn_layer_p(
         h[...] = now
 
 
-def _around(compiled, xp, x, h0, *arrays, nonlinearity, reverse):
+def _around(compiled, xp, x, h0, *arrays, nonlinearity, reverse, batch_first):
     """rnn_layer with compiled steps."""
     check_sizes("rnn_layer", x, h0.shape[0], arrays[4])
     compiled(*dense(x, h0, *arrays))
@@ -114,7 +121,7 @@ rnn_layer_p.kernel("cpu", "rnn_layer", when=worth_packing, around=_around)
 
 
 @rnn_layer_p.spec
-def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, nonlinearity, reverse):
+def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, nonlinearity, reverse, batch_first):
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"rnn_layer: nonlinearity {nonlinearity!r}; wanted 'tanh' or 'relu'")
     bias = lambda b, h, p: (h,)
@@ -127,11 +134,12 @@ def _(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, *, nonlinearity, reverse):
         w_hh,
         dict(w_hh=(w_hh, lambda b, h, p: (h, h)), b_ih=(b_ih, bias), b_hh=(b_hh, bias)),
         sizes,
+        batch_first,
     )
     return x.like(*x.shape[:-1], size), h0.like(*h0.shape)
 
 
-def _composed(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, nonlinearity, reverse) -> tuple:
+def _composed(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, nonlinearity, how) -> tuple:
     """The layer as a composite of ops."""
     squash = tanh if nonlinearity == "tanh" else relu
 
@@ -139,22 +147,31 @@ def _composed(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, nonlinearity, reverse) -> tu
         h = squash(pre + linear(h, w_hh, b_hh))
         return h, h
 
-    walk = walk_of("rnn_layer", x._arr, h0._spec.shape[0], None if sizes is None else sizes._arr, reverse)
-    y, h = compose(linear(rows_of(x), w_ih, b_ih), (h0,), walk, step)
-    return reshape(y, (*x._spec.shape[:-1], h0._spec.shape[1])), h
+    return composed(w_ih, b_ih, (h0,), x, sizes, how, "rnn_layer", step)
 
 
 @rnn_layer_p.grad
-def _(g, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, nonlinearity, reverse, want):
-    forward = lambda *inputs: _composed(*inputs, nonlinearity, reverse)
+def _(g, x, h0, w_ih, w_hh, b_ih, b_hh, sizes, nonlinearity, reverse, batch_first, want):
+    forward = lambda *inputs: _composed(*inputs, nonlinearity, dict(reverse=reverse, batch_first=batch_first))
     return gradients_of(forward, (x, h0, w_ih, w_hh, b_ih, b_hh, sizes), g, want)
 
 
 @rnn_layer_p.fused_grad
-def _(g, x, h0, w_ih, w_hh, sizes, out, nonlinearity, reverse, want):
+def _(g, x, h0, w_ih, w_hh, sizes, out, nonlinearity, reverse, batch_first, want):
     some = (*want[:4], want[4] or want[5])
     dx, dh0, dw_ih, dw_hh, db = rnn_layer_dx_p(
-        x, h0, w_ih, w_hh, out, sizes, g[0], g[1], nonlinearity=nonlinearity, reverse=reverse, want=some
+        x,
+        h0,
+        w_ih,
+        w_hh,
+        out,
+        sizes,
+        g[0],
+        g[1],
+        nonlinearity=nonlinearity,
+        reverse=reverse,
+        batch_first=batch_first,
+        want=some,
     )
     return dx, dh0, dw_ih, dw_hh, db, db, None
 
@@ -169,10 +186,12 @@ def _(make):
 
 
 @rnn_layer_p.ref
-def _reference(x, h0, w_ih, w_hh, b_ih=0, b_hh=0, batch_sizes=None, nonlinearity="tanh", reverse=False):
+def _reference(
+    x, h0, w_ih, w_hh, b_ih=0, b_hh=0, batch_sizes=None, nonlinearity="tanh", reverse=False, batch_first=False
+):
     kind = np.result_type(x, h0, w_ih, w_hh, b_ih, b_hh)
     y, h_n = np.zeros((*x.shape[:-1], h0.shape[1]), kind), h0.astype(kind)
-    for b, places in sequences(x, len(h0), batch_sizes, reverse):
+    for b, places in sequences(x, len(h0), batch_sizes, reverse, batch_first):
         h = h0[b]
         for at in places:
             z = w_ih @ x[at] + b_ih + w_hh @ h + b_hh
@@ -193,9 +212,10 @@ def _(make):
 
 
 @rnn_layer_dx_p.ref
-def _(x, h0, w_ih, w_hh, y, sizes=None, dy=None, dh=None, *, nonlinearity, reverse, want):
+def _(x, h0, w_ih, w_hh, y, sizes=None, dy=None, dh=None, *, nonlinearity, reverse, batch_first, want):
     inputs = dict(x=x, h0=h0, w_ih=w_ih, w_hh=w_hh, b_ih=np.zeros(len(w_ih)))
-    forward = lambda **given: _reference(**given, batch_sizes=sizes, nonlinearity=nonlinearity, reverse=reverse)
+    how = dict(nonlinearity=nonlinearity, reverse=reverse, batch_first=batch_first)
+    forward = lambda **given: _reference(**given, batch_sizes=sizes, **how)
     found = complex_gradients(forward, inputs, [dy, dh])
     return [found[n] if w else np.zeros(0) for n, w in zip(inputs, want)]
 
@@ -211,13 +231,15 @@ def rnn_layer(
     batch_sizes: Tensor | None = None,
     nonlinearity: str = "tanh",
     reverse: bool = False,
+    batch_first: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One plain recurrent layer over a whole sequence: (y, h_n).
 
     h' = tanh(w_ih x + b_ih + w_hh h + b_hh), or relu of that.
 
-    x (T, B, I), or (rows, I) packed beside batch_sizes (T,) of int64; h0 (B, H), w_ih (H, I), w_hh (H, H), biases (H,).
-    y as x with H columns. ``reverse`` goes from the last step to the first. Half types are computed in float32.
+    x (T, B, I), (B, T, I) with ``batch_first``, or (rows, I) packed beside batch_sizes (T,) of int64; h0 (B, H), w_ih
+    (H, I), w_hh (H, H), biases (H,). y as x with H columns. ``reverse`` goes from the last step to the first. Half
+    types are computed in float32.
 
     >>> import tensorlite as tl
     >>> from tensorlite.ops.recurrent_rnn import rnn_layer
@@ -225,5 +247,6 @@ def rnn_layer(
     >>> rnn_layer(tl.ones(2, 1, 1), tl.zeros(1, 1), w, w)[0].flatten()
     tensor([0.7616, 0.9427])
     """
-    call = lambda *tensors: rnn_layer_p(*tensors, batch_sizes, nonlinearity=nonlinearity, reverse=reverse)
+    how = dict(nonlinearity=nonlinearity, reverse=reverse, batch_first=batch_first)
+    call = lambda *tensors: rnn_layer_p(*tensors, batch_sizes, **how)
     return in_wide("rnn_layer", call, x, h0, w_ih, w_hh, b_ih, b_hh)
