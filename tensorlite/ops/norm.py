@@ -376,7 +376,7 @@ def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
 
 def _of_channels(dy, x, mean, var, w, *, dim, shape, affine, eps):
     """Whether this gradient is that of a batch norm."""
-    return dy.format is x.format and dim == _batch_dims(x) and len(shape) == x.ndim and shape[1] == x.shape[1]
+    return dy.format is x.format and dim == _batch_dims(x) and len(shape) == x.ndim > 1 and shape[1] == x.shape[1]
 
 
 def _batch_dims(x: Spec) -> tuple:
