@@ -10,7 +10,6 @@ import pytest
 import tensorlite as tl
 from tensorlite import config
 from tensorlite.backends import cpu
-from tensorlite.ops import linalg
 from tensorlite.ops.linalg import matmul_p
 
 compiled = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
@@ -21,30 +20,6 @@ def threads():
     before = tl.get_num_threads()
     yield tl.set_num_threads
     tl.set_num_threads(before)
-
-
-# tails of every vector length, one row, several blocks, and sizes that are cut over threads
-SIZES = [(1, 1, 1), (5, 3, 7), (4, 4, 16), (33, 130, 17), (7, 65, 200), (32, 128, 784), (3, 16, 4096), (64, 10, 128)]
-
-
-@compiled
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-@pytest.mark.parametrize("d", [tl.float32, tl.float64])
-def test_products(isa, d, monkeypatch):
-    monkeypatch.setattr(linalg, "wide_vectors", lambda: True)  # so that all sizes take the compiled kernel
-    rng = np.random.default_rng(0)
-    with config.ISA(isa):
-        for m, n, k in SIZES:
-            x, w, b = (rng.standard_normal(s) for s in ((m, k), (k, n), (n,)))
-            a, c, e = (tl.tensor(v, dtype=d) for v in (x, w, b))
-            want = a.double().numpy() @ c.double().numpy()
-            bound = 2 * k * np.abs(a.double().numpy()).max() * np.abs(c.double().numpy()).max() * tl.finfo(d).eps
-            at, ct = a.t().contiguous(), c.t().contiguous()
-            for got in (a @ c, matmul_p(at, c, tx=True), matmul_p(a, ct, tw=True), tl.nn.functional.linear(a, ct)):
-                assert np.abs(got.double().numpy() - want).max() <= bound, (m, n, k)
-            got = tl.nn.functional.linear(a, ct, e).double().numpy()
-            want = want + e.double().numpy()
-            assert (np.abs(got - want) <= bound + tl.finfo(d).eps * np.abs(want)).all(), (m, n, k)
 
 
 @compiled

@@ -147,15 +147,15 @@ static Tile<T> pick_tile(std::int64_t rows, std::int64_t vectors, std::integer_s
 template <bool Part, bool Across, class T>
 static void panel(const Block<T>& p, Spot<T> s) {
     const std::int64_t vectors = (std::min(s.cols, p.panel) + lanes<T> - 1) / lanes<T>;
-    const std::int64_t most = tile_rows(static_cast<int>(vectors)), tiles = (p.rows + most - 1) / most;
     const std::make_integer_sequence<int, Across ? across_vectors : most_vectors> of;
-    const std::int64_t low = p.rows / tiles;  // tiles have this many rows or one more
-    const Tile<T> lower = pick_tile<T, Part, Across>(low, vectors, of);
-    const Tile<T> higher = p.rows % tiles ? pick_tile<T, Part, Across>(low + 1, vectors, of) : lower;
-    for (std::int64_t t = 0; t < tiles; ++t) {
-        s.i = t * p.rows / tiles;
-        ((t + 1) * p.rows / tiles - s.i == low ? lower : higher)(p, s);
-    }
+    const int most = tile_rows(static_cast<int>(vectors)), rows = static_cast<int>(p.rows);
+    if (rows <= most) return pick_tile<T, Part, Across>(rows, vectors, of)(p, s);
+    const int tiles = (rows + most - 1) / most, low = rows / tiles, higher = rows - low * tiles;
+    const Tile<T> tile = pick_tile<T, Part, Across>(low, vectors, of);
+    for (; s.i < (tiles - higher) * low; s.i += low) tile(p, s);
+    if (!higher) return;
+    const Tile<T> more = pick_tile<T, Part, Across>(low + 1, vectors, of);  // tiles have `low` rows or one more
+    for (; s.i < rows; s.i += low + 1) more(p, s);
 }
 
 // y = act(y), element by element.
@@ -210,7 +210,7 @@ static void multiply_rows(const Block<T>& p) {
 // As many rows at a time as leave a, a panel of b and c near.
 template <class T>
 static void multiply(const Block<T>& p) {
-    const std::int64_t most = p.steps < 16 ? tile_rows(most_vectors) : 120, cuts = (p.rows + most - 1) / most;
+    const std::int64_t most = p.steps < 16 ? 24 : 120, cuts = (p.rows + most - 1) / most;
     for (std::int64_t t = 0; t < cuts; ++t) {
         Block<T> some = p;
         const std::int64_t i = t * p.rows / cuts, by = p.across ? 1 : p.c_row;
@@ -295,13 +295,15 @@ static void some_dots(const Block<T>& p, std::int64_t i, std::int64_t j) {
     }
 }
 
+// A row's sums are the same ones whatever rows are made beside it.
 template <int N, class T>
 static void dots_of(const Block<T>& p, std::int64_t j) {
-    constexpr int M = registers == 32 ? 4 : 2;
-    const bool stream = N == 1 && p.steps >= 64 * lanes<T>;  // then one row at a time suits memory best
+    constexpr int M = registers == 32 ? 4 : 2, U = N == 1 ? 2 : 1;
     std::int64_t i = 0;
-    for (; !stream && i + M <= p.rows; i += M) some_dots<M, N, N == 1 ? 2 : 1>(p, i, j);
-    for (; i < p.rows; ++i) some_dots<1, N, N == 1 ? 8 : 2>(p, i, j);
+    if (N == 1 && p.steps >= 64 * lanes<T>)  // one long row at a time suits memory best
+        for (; i < p.rows; ++i) some_dots<1, N, 8>(p, i, j);
+    for (; i + M <= p.rows; i += M) some_dots<M, N, U>(p, i, j);
+    for (; i < p.rows; ++i) some_dots<1, N, U>(p, i, j);
 }
 
 template <class T>

@@ -1,4 +1,6 @@
 // Matrix products as ops: matmul with its transposes and leading dimensions, and the linear layer. gemm.cpp multiplies.
+#include <string>
+
 #include "gemm.h"
 #include "pool.h"
 #include "tl.h"
@@ -72,21 +74,44 @@ py::object matmul(py::tuple specs, py::tuple outs, py::dict constants) {
     return tl::is_double(outs[0]) ? matmul_of<double>(std::move(s)) : matmul_of<float>(std::move(s));
 }
 
+struct Linear {
+    std::int64_t m, n, k;
+    tl::Act act;
+    bool residual;
+};
+
+// (x, w, bias or None, y), or (x, w, bias or None, residual, y).
 template <class T>
-py::object linear_of(std::int64_t m, std::int64_t n, std::int64_t k) {
-    return tl::bind(4, [=](PyObject* const* a) {
-        tl::Unlock unlock(m * n * k / 64);
+py::object linear_of(Linear s) {
+    return tl::bind(s.residual ? 5 : 4, [s](PyObject* const* a) {
+        tl::Unlock unlock(s.m * s.n * s.k / 64);
         tl::Epilogue<T> after;
+        after.act = s.act;
         if (a[2] != Py_None) after.bias = data<T>(a[2]);
-        tl::gemm<T>(m, n, k, {data<T>(a[0]), k, 1}, {data<T>(a[1]), 1, k}, data<T>(a[3]), n, after);
+        if (s.residual) after.residual = data<T>(a[3]), after.residual_row = s.n;
+        tl::gemm<T>(s.m, s.n, s.k, {data<T>(a[0]), s.k, 1}, {data<T>(a[1]), 1, s.k}, data<T>(a[s.residual ? 4 : 3]),
+                    s.n, after);
     });
 }
 
-py::object linear(py::tuple specs, py::tuple outs, py::dict) {
+tl::Act act_of(const std::string& name) {
+    if (name == "none") return tl::Act::none;
+    if (name == "relu") return tl::Act::relu;
+    if (name == "gelu") return tl::Act::gelu;
+    if (name == "gelu_tanh") return tl::Act::gelu_tanh;
+    if (name == "tanh") return tl::Act::tanh;
+    if (name == "sigmoid") return tl::Act::sigmoid;
+    throw py::value_error("linear: got act '" + name + "'; wanted none, relu, gelu, gelu_tanh, tanh or sigmoid");
+}
+
+// act(x w^T + bias + residual), where the constants ask for an act or a residual.
+py::object linear(py::tuple specs, py::tuple outs, py::dict constants) {
     const auto w = tl::shape(specs[1]);
     const auto size = outs[0].attr("size").cast<std::int64_t>();
-    const std::int64_t m = w[0] ? size / w[0] : 0;
-    return tl::is_double(outs[0]) ? linear_of<double>(m, w[0], w[1]) : linear_of<float>(m, w[0], w[1]);
+    const Linear s{w[0] ? size / w[0] : 0, w[0], w[1],
+                   constants.contains("act") ? act_of(constants["act"].cast<std::string>()) : tl::Act::none,
+                   constants.contains("residual") && constants["residual"].cast<bool>()};
+    return tl::is_double(outs[0]) ? linear_of<double>(s) : linear_of<float>(s);
 }
 
 const tl::Registrar registered[] = {{"matmul", matmul}, {"linear", linear}};
