@@ -188,7 +188,7 @@ def test_gates(monkeypatch):
     small, large = tl.ones(4, 4), tl.ones(64, 64)
     monkeypatch.setattr(linalg, "wide_vectors", lambda: True)
     matmul_p.op.cache.clear()
-    assert native(matmul_p, small, small) and native(matmul_p, large, large)
+    assert native(matmul_p, small, small) and native(matmul_p, large, large) and native(matmul_p, large.t(), large)
     assert native(matmul_p, tl.ones(2, 64, 64), large, tx=True, tw=True)
     assert not native(matmul_p, tl.ones(4, 4, dtype=tl.int64), tl.ones(4, 4, dtype=tl.int64))
     monkeypatch.setattr(linalg, "wide_vectors", lambda: False)
@@ -197,18 +197,31 @@ def test_gates(monkeypatch):
     matmul_p.op.cache.clear()
 
 
-def test_views_are_multiplied_as_they_lie_or_copied():
-    x, w = tl.randn(40, 50), tl.randn(30, 50)
-    whole = x.numpy().astype(np.float64)
-    for a, b, want in (
-        (x, w.t(), whole @ w.numpy().T),
-        (x.t(), w.t()[:40], whole.T @ w.numpy().T[:40]),
-        (x[:, 10:30], w.t()[5:25], whole[:, 10:30] @ w.numpy().T[5:25]),
-        (x[::2, ::3], w.t()[:17], whole[::2, ::3] @ w.numpy().T[:17]),
-    ):
-        assert np.allclose((a @ b).numpy(), want, atol=1e-4)
-    batch = tl.randn(3, 4, 20, 8).transpose(1, 2)
-    assert np.allclose((batch @ batch.mT).numpy(), batch.numpy() @ batch.numpy().mT, atol=1e-4)
+def test_views_are_multiplied_as_they_lie():
+    """Transposes, slices, steps backwards, broadcasts and arrays that are not aligned, in matmul and linear."""
+    rng = np.random.default_rng(6)
+    odd = np.zeros(40 * 50 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(40, 50)
+    odd[:] = rng.standard_normal((40, 50))
+    whole = rng.standard_normal((40, 50)).astype(np.float32)
+    lefts = [whole[:20, :30], whole[::2, 1:31], whole[:20, ::-1][:, :30], whole.T[:20, :30], odd[:20, :30]]
+    lefts += [np.broadcast_to(whole[0, :30], (20, 30)), np.broadcast_to(whole[:20, :1], (20, 30)), odd[3:23].T[:20]]
+    lefts = [a[:20, : min(30, a.shape[1])] for a in lefts]
+    for isa in ISAS:
+        with config.ISA(isa):
+            for x in lefts:
+                for w in (
+                    whole[: x.shape[1]],
+                    whole[:, ::2].T[: x.shape[1]] if x.shape[1] <= 25 else odd[: x.shape[1]],
+                ):
+                    assert_product(tl.matmul(tl.from_numpy(x), tl.from_numpy(w)).numpy(), x, w)
+                    b = whole[0, ::-1][: w.shape[1]]
+                    got = tl.nn.functional.linear(*(tl.from_numpy(a) for a in (x, w.T, b))).numpy()
+                    assert np.allclose(got, x.astype(np.float64) @ w + b, atol=1e-4)
+            heads = tl.from_numpy(rng.standard_normal((3, 20, 4, 8)).astype(np.float32)).transpose(1, 2)
+            assert np.allclose((heads @ heads.mT).numpy(), heads.numpy() @ heads.numpy().mT, atol=1e-4)
+            steps = heads[:, 1]  # (3, 20, 8), whose rows do not follow one another
+            w = tl.from_numpy(whole[:6, :8])
+            assert np.allclose(tl.nn.functional.linear(steps, w).numpy(), steps.numpy() @ w.numpy().T, atol=1e-4)
 
 
 @pytest.mark.slow

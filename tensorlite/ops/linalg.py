@@ -6,7 +6,6 @@ where ``x.T @ g`` would cost a view.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -315,14 +314,32 @@ def wide_vectors() -> bool:
     return cpu.isa() == "avx512"
 
 
-@partial(matmul_p.kernel, "cpu", "matmul", "f4 f8")
-def _(x, w, *, tx, tw):
+def _ours(x: Spec, w: Spec, *, tx: bool, tw: bool) -> bool:
     return wide_vectors() or x.size * (w.shape[-2] if tw else w.shape[-1]) <= TINY_PRODUCT
 
 
-@partial(linear_p.kernel, "cpu", "linear", "f4 f8")
-def _(x, w, b):
+def _matmul_as_it_lies(kernel, xp, x, w, out, *, tx, tw):
+    if x.flags.aligned and w.flags.aligned:  # then steps are whole elements
+        kernel(x, w, out)
+    else:
+        xp.matmul(x.mT if tx else x, w.mT if tw else w, out=out)
+
+
+matmul_p.kernel("cpu", "matmul", "f4 f8", when=_ours)
+matmul_p.kernel("cpu", "matmul", "f4 f8", when=_ours, around=_matmul_as_it_lies)
+
+
+def _our_linear(x: Spec, w: Spec, b: Spec | None) -> bool:
     return wide_vectors() or x.size * w.shape[0] <= TINY_PRODUCT
+
+
+def _linear_as_it_lies(kernel, xp, x, w, b, out):
+    x = x if x.ndim == 2 and x.flags.aligned else x.copy()
+    kernel(x, w if w.flags.aligned else w.copy(), b if b is None or b.flags.c_contiguous else b.copy(), out)
+
+
+linear_p.kernel("cpu", "linear", "f4 f8", when=_our_linear)
+linear_p.kernel("cpu", "linear", "f4 f8", when=_our_linear, around=_linear_as_it_lies)
 
 
 @op(method=True, out=True)
