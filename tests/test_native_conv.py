@@ -6,7 +6,7 @@ import pytest
 import tensorlite as tl
 from tensorlite import config
 from tensorlite.backends import cpu
-from tensorlite.ops.conv import conv2d_dw_p, conv2d_dx_p, conv2d_p
+from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p
 
 pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
 
@@ -60,7 +60,7 @@ class Given:
                 a.flat[rng.integers(0, a.size, 2)] = rng.choice([np.nan, np.inf, -np.inf, 1e-40, -0.0], 2)
 
     def calls(self, last="", bias=True, d=None):
-        """y, dx and dw, and the sums of the products' magnitudes, from which rounding errors follow."""
+        """y, dx, dw and db."""
         as_is = lambda a, name: tl.tensor(a, dtype=d or self.d).contiguous(
             memory_format=tl.channels_last if name in last else tl.contiguous_format
         )
@@ -70,7 +70,7 @@ class Given:
         y = conv2d_p(x, w, b, **self.kw)
         dx = conv2d_dx_p(dy, w, size=self.size, **self.kw)
         dw = conv2d_dw_p(x, finite, kernel=self.kernel, **self.kw)
-        return [t.numpy() for t in (y, dx, dw)]
+        return [t.numpy() for t in (y, dx, dw, conv2d_db_p(dy))]
 
     def check(self, last="", bias=True):
         """Against NumPy's in float64: within what adding so many products may lose."""
@@ -83,8 +83,8 @@ class Given:
             most = self.calls("", bias, tl.float64)
             self.x, self.dy, self.w, self.b = x, dy, w, b
         taps = self.w[0].size
-        products = taps, taps * self.o // self.w.shape[1], self.dy[:, 0].size
-        for name, a, b, m, count in zip(("y", "dx", "dw"), native, want, most, products):
+        products = taps, taps * self.o // self.w.shape[1], *[self.dy[:, 0].size] * 2
+        for name, a, b, m, count in zip(("y", "dx", "dw", "db"), native, want, most, products):
             assert a.shape == b.shape
             assert a.dtype == self.d.np
             bad = ~((a == b) | (np.isnan(a) & np.isnan(b)))
@@ -116,6 +116,7 @@ def test_is_native():
     x, w, dy = tl.tensor(given.x), tl.tensor(given.w), tl.tensor(given.dy)
     assert conv2d_p.op.entry((x._spec, w._spec, None), given.kw).native
     assert conv2d_dx_p.op.entry((dy._spec, w._spec), dict(given.kw, size=given.size)).native
+    assert conv2d_db_p.op.entry((dy._spec,), {}).native
     assert conv2d_dw_p.op.entry((x._spec, dy._spec), dict(given.kw, kernel=given.kernel)).native
 
 

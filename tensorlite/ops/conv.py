@@ -27,6 +27,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.backends import strided
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.cast import laid_p
+from tensorlite.ops.reduce import spread_p
 from tensorlite.ops.slices import slice_
 from tensorlite.shapes import index
 
@@ -328,6 +329,28 @@ def _packed(x: Tensor) -> Tensor:
     return laid_p(x, format=CONTIGUOUS) if x._spec.format is STRIDED else x
 
 
+@primitive(name="conv2d_db", torch=None)
+def conv2d_db_p(xp, dy, out):
+    """The gradient of conv2d with respect to b: the sums of dy's channels."""
+    xp.add.reduce(dy, axis=(0, 2, 3), out=out)
+
+
+conv2d_db_p.spec(lambda dy: dy.like(dy.shape[1]))
+conv2d_db_p.grad(dy=lambda g, dy_spec: spread_p(g, shape=dy_spec.shape, dim=(0, 2, 3), keepdim=False))
+conv2d_db_p.kernel("cpu", "conv2d_db", when=_any, formats=(CONTIGUOUS, CHANNELS_LAST))
+
+
+@conv2d_db_p.cases
+def _(make):
+    yield dict(dy=make(3, 5, 2, 4))
+    yield dict(dy=make(2, 3, 1, 1))
+    yield dict(dy=make(0, 3, 4, 4))
+    yield dict(dy=make(2, 20, 9, 7))
+
+
+conv2d_db_p.ref(lambda dy: np.einsum("nchw->c", dy))
+
+
 def _check(
     name: str, x: Spec, w: Spec, b: Spec | None, stride: tuple, dilation: tuple, groups: int, padding: tuple
 ) -> None:
@@ -405,7 +428,7 @@ conv2d_p.grad(
     w=lambda g, x, w_spec, stride, padding, dilation, groups: conv2d_dw_p(
         x, _packed(g), kernel=w_spec.shape[2:], stride=stride, padding=padding, dilation=dilation, groups=groups
     ),
-    b=lambda g: g.sum((0, 2, 3)),
+    b=lambda g: conv2d_db_p(_packed(g)),
 )
 conv2d_dx_p.grad(
     dy=lambda g, w, dy_spec, stride, padding, dilation, groups: _fit(
