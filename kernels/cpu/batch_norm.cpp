@@ -113,6 +113,18 @@ void in_tasks(std::int64_t count, std::int64_t each, F f) {
                         [&](int k) { f(k * step, std::min(count, (k + 1) * step)); });
 }
 
+// Calls f(k, first, last) for the blocks of rows; `back` begins with the last, which may still be in the cache.
+template <class F>
+void each_block(const BatchNorm& b, bool back, F f) {
+    const std::int64_t blocks = (b.outer + b.block - 1) / b.block;
+    in_tasks(blocks, b.block * b.channels, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t i = first; i < last; ++i) {
+            const std::int64_t k = back ? blocks - 1 - i : i;
+            f(k, k * b.block, std::min(b.outer, (k + 1) * b.block));
+        }
+    });
+}
+
 struct Parts;
 struct Coefficients;
 
@@ -127,12 +139,7 @@ void forward(const BatchNorm& b, const Forward<T>& a) {
     }
     const std::int64_t C = b.channels, rows = b.outer, blocks = (rows + b.block - 1) / b.block;
     T* part = tl::scratch<Parts, T>(3 * blocks * C);
-    const auto each_block = [&](auto f) {
-        in_tasks(blocks, b.block * C, [&](std::int64_t first, std::int64_t last) {
-            for (std::int64_t k = first; k < last; ++k) f(k, k * b.block, std::min(rows, (k + 1) * b.block));
-        });
-    };
-    each_block([&](std::int64_t k, std::int64_t first, std::int64_t last) {
+    each_block(b, false, [&](std::int64_t k, std::int64_t first, std::int64_t last) {
         T* to = part + 3 * k * C;
         TL_PICK(row_moments<T>)(C, a.x + first * C, last - first, to, to + C, to + 2 * C);
     });
@@ -157,7 +164,7 @@ void forward(const BatchNorm& b, const Forward<T>& a) {
         const Affine<T> f = settle(b, a, c, total[c], squares[c] / b.count);
         mean[c] = f.mean, scale[c] = f.scale, shift[c] = f.shift;
     }
-    each_block([&](std::int64_t, std::int64_t first, std::int64_t last) {
+    each_block(b, true, [&](std::int64_t, std::int64_t first, std::int64_t last) {
         TL_PICK(forward_rows<T>)(b, a, mean, scale, shift, first, last);
     });
 }
@@ -171,14 +178,9 @@ void backward(const BatchNorm& b, const Backward<T>& a) {
         });
         return;
     }
-    const std::int64_t C = b.channels, rows = b.outer, blocks = (rows + b.block - 1) / b.block;
+    const std::int64_t C = b.channels, blocks = (b.outer + b.block - 1) / b.block;
     T* part = tl::scratch<Parts, T>(2 * blocks * C);
-    const auto each_block = [&](auto f) {
-        in_tasks(blocks, b.block * C, [&](std::int64_t first, std::int64_t last) {
-            for (std::int64_t k = first; k < last; ++k) f(k, k * b.block, std::min(rows, (k + 1) * b.block));
-        });
-    };
-    each_block([&](std::int64_t k, std::int64_t first, std::int64_t last) {
+    each_block(b, false, [&](std::int64_t k, std::int64_t first, std::int64_t last) {
         TL_PICK(backward_sums<T>)(b, a, first, last, part + 2 * k * C, part + (2 * k + 1) * C);
     });
     double* total = tl::scratch<Coefficients, double>(5 * C);
@@ -195,7 +197,7 @@ void backward(const BatchNorm& b, const Backward<T>& a) {
         const Slope<T> f = settle(b, a, c, total[c], inner[c]);
         of_dy[c] = f.dy, of_x[c] = f.x, of_one[c] = f.one;
     }
-    each_block([&](std::int64_t, std::int64_t first, std::int64_t last) {
+    each_block(b, true, [&](std::int64_t, std::int64_t first, std::int64_t last) {
         TL_PICK(backward_rows<T>)(b, a, of_dy, of_x, of_one, first, last);
     });
 }
