@@ -68,7 +68,24 @@ def test_format_of_inputs(x, y):
     assert format_of(x._spec, y._spec) is format_of(x._spec, bias) is CONTIGUOUS
     assert format_of(y._spec, x._spec) is CHANNELS_LAST
     assert format_of(tl.ones(1, 3, 4, 5)._spec, y._spec) is CONTIGUOUS
-    assert format_of(x.mT._spec, y._spec) is STRIDED
+    stretched = tl.tensor(1.0).expand(SHAPE)._spec
+    assert stretched.format is format_of(stretched, number) is format_of(x.mT._spec) is STRIDED
+    assert format_of(stretched, y._spec) is format_of(y._spec, stretched) is CHANNELS_LAST
+    assert format_of(stretched, x._spec) is CONTIGUOUS and format_of(stretched, bias) is STRIDED
+    assert format_of(y._spec, tl.ones(2, 2, 3, 4, 5)._spec) is STRIDED
+    assert format_of(tl.ones(2, 2, 3, 4, 5)._spec, y._spec) is CONTIGUOUS
+    assert format_of(tl.ones(2, 0)._spec, tl.ones(3, 1, 1).mT.expand(3, 2, 1)._spec) is CONTIGUOUS
+
+
+def test_the_gradient_of_a_mean_is_as_quick_as_any(x, y):
+    """It arrives stretched; what an op makes of it beside another input has that one's format."""
+    for t, strides in ((x, ROWS), (y, LAST)):
+        p = t.clone().requires_grad_()
+        seen = []
+        q = p * 2.0
+        q.register_hook(seen.append)
+        q.relu().mean().backward()
+        assert seen[0].stride() == p.grad.stride() == strides and seen[0]._spec.format is t._spec.format
 
 
 # ---- ops

@@ -157,24 +157,29 @@ def format_of(*specs: Spec | None) -> str:
     """The format of the result of an element-wise op, and of others that follow one input: PyTorch's rule.
 
     Where inputs differ, the first that tells two dimensions apart says which of them lies closer in memory: an input
-    in channels_last with a bias (C, 1, 1) or a number gives channels_last.
+    in channels_last with a bias (C, 1, 1) or a number gives channels_last. Inputs whose strides are not known (often
+    expanded, as the gradient of a mean) are passed over if another has the shape of the result.
     """
     given = [s for s in specs if s is not None]
     formats = {s.format for s in given}
     if len(formats) == 1 and CHANNELS_LAST not in formats:
         return given[0].format
-    if STRIDED in formats:
-        return STRIDED
+    if any(not s.size for s in given):
+        return CONTIGUOUS
     n = max(s.ndim for s in given)
-    if n != 4:
-        return STRIDED
+    shape = tuple(max(s.shape[d - n + s.ndim] if d >= n - s.ndim else 1 for s in given) for d in range(n))
+    if STRIDED in formats:
+        given = [s for s in given if s.format is not STRIDED]
+        if all(s.shape != shape for s in given):
+            return STRIDED
+    if all(s.format is CONTIGUOUS for s in given):
+        return CONTIGUOUS
     rows = []
     for s in given:
         lead = n - s.ndim
         rows.append([0] * lead + [0 if size == 1 else step for size, step in zip(s.shape, s.strides)])
-    shape = tuple(max(s.shape[d - n + s.ndim] if d >= n - s.ndim else 1 for s in given) for d in range(n))
     # PyTorch's insertion sort over the dimensions, from the last to the first: where no input tells, they stay
-    order = [3, 2, 1, 0]
+    order = list(reversed(range(n)))
     for i in range(1, n):
         at = i
         for k in reversed(range(i)):
