@@ -1,11 +1,13 @@
-"""Compiled kernels under the compiler's sanitizers: bad memory, undefined behaviour, races. A script, not a test.
+"""Compiled kernels under the compiler's watch: bad memory, undefined behaviour, races, and what no test reaches.
 
-    python tests/sanitize.py [address] [undefined] [thread] [--keep FOLDER] [-- PYTEST ARGUMENTS]
+    python tests/sanitize.py [address] [undefined] [thread] [coverage] [--keep FOLDER] [-- PYTEST ARGUMENTS]
 
-Builds kernels/cpu anew, lightly optimised, into a temporary copy of the package and runs tests/test_native*.py in it,
-tests/test_pool.py and tests/test_memory.py: once with the address and undefined-behaviour sanitizers, once with the
-thread sanitizer (which can be combined with no other). Needs Linux and g++ with its sanitizers; takes minutes.
-Exit status: 0 where nothing was found, 1 where a sanitizer or a test complained, 2 where the build failed.
+A script, not a test. It builds kernels/cpu anew, lightly optimised, into a temporary copy of the package and runs
+tests/test_native*.py in it, tests/test_pool.py and tests/test_memory.py: once with the address and
+undefined-behaviour sanitizers, once with the thread sanitizer (which can be combined with no other), once counting
+calls, to list the functions that were compiled and never called: for each instruction set, dtype and way of dispatch
+is a function of its own. Needs Linux and GCC with its sanitizers; takes minutes. Exit status: 0 where nothing was
+found, 1 where a sanitizer or a test complained or a function was never called, 2 where the build failed.
 
 What CPython, NumPy and OpenBLAS read and write is not judged, for they are not instrumented; but the thread sanitizer
 sees their locks, so that what the interpreter's lock guards counts as guarded. Nothing has to be suppressed.
@@ -14,6 +16,7 @@ sees their locks, so that what the interpreter's lock guards counts as guarded. 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
@@ -23,6 +26,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +38,7 @@ NAME = "_native" + sysconfig.get_config_var("EXT_SUFFIX")
 FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
 # with kept memory the address sanitizer would not see who uses a dead array, so kernels run without
 TESTS = (("test_native*.py test_pool.py", "0"), ("test_memory.py", "1"))  # (files, TL_CACHE)
-LIBRARIES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
+LIBRARIES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so", "coverage": ""}
 OPTIONS = {
     "address": "detect_leaks=0:allocator_may_return_null=1",  # CPython frees little when it ends
     "undefined": "print_stacktrace=1:halt_on_error=1",
@@ -46,17 +50,15 @@ REPORT = re.compile(r"ERROR: AddressSanitizer|(?:WARNING|ERROR): ThreadSanitizer
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python tests/sanitize.py", description=__doc__.splitlines()[0])
-    parser.add_argument("sanitizers", nargs="*", metavar="sanitizer", help="address, undefined, thread; default: all")
+    parser.add_argument("watches", nargs="*", metavar="watch", help=f"some of {', '.join(LIBRARIES)}; default: all")
     parser.add_argument("--keep", type=Path, help="build here and leave it, so that the next run compiles less")
     own, rest = split(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(own)
-    asked = [name for text in given.sanitizers for name in text.split(",")] or list(LIBRARIES)
+    asked = [name for text in given.watches for name in text.split(",")] or list(LIBRARIES)
     if wrong := [name for name in asked if name not in LIBRARIES]:
         parser.error(f"got {', '.join(wrong)}; wanted some of {', '.join(LIBRARIES)}")
-    groups = [
-        [name for name in LIBRARIES if name in asked and name != "thread"],
-        [name for name in asked if name == "thread"],
-    ]
+    together = (("address", "undefined"), ("thread",), ("coverage",))
+    groups = [[name for name in names if name in asked] for names in together]
     with tempfile.TemporaryDirectory(prefix="sanitize") as folder:
         status = [run(group, (given.keep or Path(folder)) / "-".join(group), rest) for group in groups if group]
     return max(status)
@@ -68,12 +70,12 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def run(group: list[str], folder: Path, pytest: list[str]) -> int:
-    """Build with these sanitizers in a folder, and run the tests there; the exit status."""
+    """Build with these watches in a folder, and run the tests there; the exit status."""
     start = time.perf_counter()
     for part in ("tensorlite", "tests"):
         shutil.copytree(ROOT / part, folder / part, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "*.pyc"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    if not build(["-fsanitize=" + ",".join(group)], folder):
+    if not build(["--coverage" if "coverage" in group else "-fsanitize=" + ",".join(group)], folder):
         return 2
     print(f"{' and '.join(group)}: built in {time.perf_counter() - start:.0f} s", flush=True)
     status = 0
@@ -82,13 +84,13 @@ def run(group: list[str], folder: Path, pytest: list[str]) -> int:
         if files:
             code = tested(group, folder, [*(pytest or ["-m", "not slow"]), *files], {"TL_CACHE": cache})
             status = status or (0 if code == 5 else code)  # 5: none of these tests was asked for
-    found = 0
+    found = never_called(folder / "objects") if "coverage" in group else 0
     for path in folder.glob("report.*"):  # one a process
         text = path.read_text(errors="replace")
         found += len(REPORT.findall(text))
         print(text[:20000])
         path.unlink()
-    print(f"{' and '.join(group)}: pytest's status {status}, {found} reports, {time.perf_counter() - start:.0f} s")
+    print(f"{' and '.join(group)}: pytest's status {status}, {found} found, {time.perf_counter() - start:.0f} s")
     return int(bool(status or found))
 
 
@@ -101,10 +103,38 @@ def tested(group: list[str], folder: Path, arguments: list[str], more: dict[str,
     return subprocess.run(command, cwd=folder, env=environment).returncode
 
 
+def never_called(objects: Path) -> int:
+    """Print the functions of kernels/cpu that were compiled and that no test called; how many."""
+    calls: Counter = Counter()
+    for counts in objects.glob("*.gcda"):
+        text = subprocess.run(
+            ["gcov", "--json-format", "--stdout", str(counts)], cwd=objects, capture_output=True
+        ).stdout
+        for line in text.splitlines():
+            for file in json.loads(line)["files"]:
+                if Path(file["file"]).parent == ROOT / "kernels" / "cpu":
+                    for f in file["functions"]:
+                        calls[Path(file["file"]).name, f["start_line"], f["demangled_name"]] += f["execution_count"]
+    never = {where for where, count in calls.items() if not count}
+    # what is inside of a function that was never called needs no line of its own
+    told = [w for w in never if not any(w[2] != f and w[2].startswith(f + "::") for _, _, f in never)]
+    alike: dict = {}
+    for name, line, function in sorted(told):
+        sets = re.findall(r"\b(base|avx2|avx512)::", function)
+        plain = re.sub(r"\(anonymous namespace\)::|\b(base|avx2|avx512)::|\[abi:\w+\]", "", function)
+        alike.setdefault((name, line, plain[:140]), []).extend(sets[:1])
+    for (name, line, function), sets in alike.items():
+        print(f"{name}:{line}: {function}" + (f" [{', '.join(sorted(set(sets)))}]" if sets else ""))
+    print(f"{len(never)} of {len(calls)} functions were never called")
+    return len(never)
+
+
 def build(flags: list[str], folder: Path) -> bool:
     """Compile what is newer than its object, as many files at a time as there are cores, and link."""
     objects = folder / "objects"
     objects.mkdir(parents=True, exist_ok=True)
+    for counts in objects.glob("*.gcda"):
+        counts.unlink()
     sources = sorted((ROOT / "kernels" / "cpu").glob("*.cpp"))
     newest_header = max(p.stat().st_mtime for p in (ROOT / "kernels" / "cpu").glob("*.h"))
     include = [f"-I{ROOT / 'kernels' / 'cpu'}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
@@ -125,10 +155,9 @@ def build(flags: list[str], folder: Path) -> bool:
 
 def settings(group: list[str], folder: Path) -> dict[str, str]:
     """The environment of a run: libraries that must come first, and what sanitizers are told."""
-    libraries = [library(LIBRARIES[name]) for name in group] + [
-        library("libstdc++.so")
-    ]  # it must see exceptions thrown
-    options = {VARIABLES[name]: f"{OPTIONS[name]}:log_path={folder / 'report'}" for name in group}
+    watched = [name for name in group if name in OPTIONS]
+    libraries = [library(name) for name in (*(LIBRARIES[n] for n in watched), "libstdc++.so")]  # it must see exceptions
+    options = {VARIABLES[name]: f"{OPTIONS[name]}:log_path={folder / 'report'}" for name in watched}
     return {
         "LD_PRELOAD": " ".join(libraries),
         "PYTHONPATH": str(folder),
