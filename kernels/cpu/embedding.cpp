@@ -60,20 +60,13 @@ void in_tasks(std::int64_t work, std::int64_t tasks, F f) {
 // y[o, k] = x[o, index[k]]
 template <class T, class I>
 void take(const Shape& s, const T* x, const I* index, T* y) {
-    const std::int64_t rows = s.outer * s.count;
     const std::int64_t step = std::max<std::int64_t>(1, task_size / std::max<std::int64_t>(s.inner, 1));
-    in_tasks(rows * s.inner, (rows + step - 1) / step, [&](std::int64_t task) {
-        const std::int64_t end = std::min(rows, (task + 1) * step);
-        std::int64_t o = task * step / s.count, k = task * step % s.count;
-        for (std::int64_t r = task * step; r < end; ++r) {
-            const std::int64_t i = index[k] < 0 ? index[k] + s.n : index[k];
-            const T* from = x + (o * s.n + i) * s.inner;
-            if (s.inner == 1)
-                y[r] = *from;
-            else
-                std::memcpy(y + r * s.inner, from, static_cast<std::size_t>(s.inner) * sizeof(T));
-            if (++k == s.count) k = 0, ++o;
-        }
+    const std::int64_t cuts = (s.count + step - 1) / step;
+    const auto copy = TL_PICK(copy_rows<T, I>);
+    in_tasks(s.outer * s.count * s.inner, s.outer * cuts, [&](std::int64_t task) {
+        const std::int64_t o = task / cuts, k = task % cuts * step;
+        T* to = y + (o * s.count + k) * s.inner;
+        copy(to, x + o * s.n * s.inner, index + k, std::min(step, s.count - k), s.n, s.inner);
     });
 }
 
