@@ -6,11 +6,16 @@ Source: Vaswani et al., "Attention is all you need" (NeurIPS 2017).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from tensorlite.autograd.methods import op
-from tensorlite.autograd.tensor import Tensor
+from tensorlite import dtypes
+from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.modes import mode
+from tensorlite.autograd.primitive import primitive
+from tensorlite.autograd.spec import Spec
+from tensorlite.autograd.tensor import Tensor, needs_grad
 from tensorlite.dtypes import bool as boolean
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.activation import softmax_p
@@ -50,6 +55,196 @@ def _attended(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, sca
     else:
         weights = _weights(scores, mask)
     return dropout(weights, dropout_p) if dropout_p > 0 else weights
+
+
+# ---- the whole of it as one op: no scores are kept
+def _scores(xp: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
+    scores = xp.matmul(q * scale, k.swapaxes(-1, -2))
+    if causal:
+        scores[..., ~xp.tri(*scores.shape[-2:], dtype=bool)] = -np.inf
+    if mask is None:
+        return scores
+    return xp.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+
+
+@primitive(name="attention", torch=None)
+def attention_p(xp, q, k, v, mask=None, out=None, out_lse=None, *, causal, scale):
+    """softmax(q k' * scale + mask) v, 0 for rows that may look nowhere; and the logarithm of each row's sum."""
+    scores = _scores(xp, q, k, mask, causal, scale)
+    top = xp.maximum.reduce(scores, axis=-1, keepdims=True, initial=-np.inf)
+    top[top == -np.inf] = 0  # exp gives weights of 0 there, not nan
+    weights = xp.exp(scores - top)
+    total = xp.add.reduce(weights, axis=-1, keepdims=True)
+    blind = total == 0
+    out[...] = xp.matmul(weights, v) / xp.where(blind, 1, total)
+    out_lse[...] = xp.where(blind, np.inf, top + xp.log(total))[..., 0]  # inf: the gradient finds weights of 0 again
+
+
+@primitive(name="attention_dx", torch=None)
+def attention_dx_p(
+    xp, dy, q, k, v, y, lse, mask=None, out=None, out_dk=None, out_dv=None, *, causal, scale
+):  # fmt: skip
+    """The gradients of attention with respect to q, k and v, from its outputs."""
+    weights = xp.exp(_scores(xp, q, k, mask, causal, scale) - lse[..., None])
+    xp.matmul(weights.swapaxes(-1, -2), dy, out=out_dv)
+    d = xp.matmul(dy, v.swapaxes(-1, -2))
+    d -= (dy * y).sum(-1, keepdims=True)
+    d *= weights
+    d *= scale
+    xp.matmul(d, k, out=out)
+    xp.matmul(d.swapaxes(-1, -2), q, out=out_dk)
+
+
+@attention_p.spec
+def _(q, k, v, mask, *, causal, scale):
+    lead = q.shape[:-1]
+    return q.like(*lead, v.shape[-1]), q.like(*lead, dtype=dtypes.float32 if q.dtype.is_half else q.dtype)
+
+
+attention_dx_p.spec(lambda dy, q, k, v, y, lse, mask, *, causal, scale: tuple(s.like(*s.shape) for s in (q, k, v)))
+attention_p.op.silent_outputs = (1,)
+attention_p.grad(mask=None)
+attention_dx_p.nograd()  # where a second order is wanted, the gradient is made of other ops
+
+
+@attention_p.grad
+def _(g, q, k, v, mask, out, out_lse, causal, scale):
+    dy = g[0]
+    if not mode().grad:
+        return (*attention_dx_p(dy, q, k, v, out, out_lse, mask, causal=causal, scale=scale), None)
+    weights = _attended(q, k, mask, causal, scale, 0.0)
+    d = matmul_p(dy, v, tw=True)
+    d = weights * (d - (d * weights).sum(-1, keepdim=True)) * scale
+    return matmul_p(d, k), matmul_p(d, q, tx=True), matmul_p(weights, dy, tx=True), None
+
+
+def _rows(a: Any) -> Any:
+    """The array, or a copy where the numbers of a row do not follow each other."""
+    return a if a.strides[-1] == a.itemsize else np.ascontiguousarray(a)
+
+
+def _added(mask: Any, q: Any, k: Any) -> Any:
+    """The mask as numbers to add, for every head; what is stretched over heads or rows is not copied."""
+    if mask is None:
+        return None
+    if mask.dtype == bool:
+        mask = np.where(mask, q.dtype.type(0), q.dtype.type(-np.inf))
+    keys = k.shape[-2]
+    return np.broadcast_to(np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:-1], keys))), (*q.shape[:-1], keys))
+
+
+def _around(kernel, xp, q, k, v, mask, out, out_lse, *, causal, scale):
+    kernel(_rows(q), _rows(k), _rows(v), _added(mask, q, k), out, out_lse)
+
+
+def _dx_around(kernel, xp, dy, q, k, v, y, lse, mask, out, out_dk, out_dv, *, causal, scale):
+    kernel(
+        _rows(dy),
+        _rows(q),
+        _rows(k),
+        _rows(v),
+        *map(np.ascontiguousarray, (y, lse)),
+        _added(mask, q, k),
+        out,
+        out_dk,
+        out_dv,
+    )
+
+
+def _some(*specs: Spec, **_: Any) -> bool:
+    return all(s is None or s.size > 0 for s in specs)
+
+
+attention_p.kernel("cpu", "attention", when=_some, around=_around)
+attention_dx_p.kernel("cpu", "attention_dx", when=_some, around=_dx_around)
+
+
+@face(attention_p)
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False, scale: float = 1.0
+) -> Tensor:
+    """The first output of ``attention_p``."""
+    return attention_p(q, k, v, mask, causal=causal, scale=scale)[0]
+
+
+@attention_p.cases
+def _(make):
+    def qkv(*lead, rows=3, keys=4):
+        return dict(q=make(*lead, rows, 2), k=make(*lead, keys, 2), v=make(*lead, keys, 3))
+
+    seen = make.tensor([[True, False, True, True], [False] * 4, [False, True, False, False]], boolean)
+    yield dict(**qkv(), causal=False, scale=0.5)
+    yield dict(**qkv(2, 2, rows=5), causal=True, scale=1.0)
+    yield dict(**qkv(2), mask=seen, causal=False, scale=1.0)
+    yield dict(**qkv(2), mask=make(2, 1, 4).detach(), causal=False, scale=1.0)
+    yield dict(**qkv(0), causal=False, scale=1.0)
+
+
+@attention_p.ref
+def _(q, k, v, mask=None, *, causal, scale):
+    return _reference(q, k, v, mask, causal, scale)[0]
+
+
+def _reference(q, k, v, mask, causal, scale):
+    y, lse = np.zeros((*q.shape[:-1], v.shape[-1])), np.full(q.shape[:-1], np.inf)
+    for *head, i in np.ndindex(*q.shape[:-1]):
+        at = tuple(head)
+        scores = k[at] @ q[(*at, i)] * scale
+        if mask is not None:
+            row = np.broadcast_to(mask, (*q.shape[:-1], k.shape[-2]))[(*at, i)]
+            scores = np.where(row, scores, -np.inf) if row.dtype == bool else scores + row
+        if causal:
+            scores[i + 1 :] = -np.inf
+        if (scores > -np.inf).any():
+            lse[(*at, i)] = np.logaddexp.reduce(scores)
+            y[(*at, i)] = np.exp(scores - lse[(*at, i)]) @ v[at]
+    return y, lse
+
+
+@attention_dx_p.cases
+def _(make):
+    def whole(*lead, keys=4, mask=None, causal=False):
+        q, k, v = make(*lead, 3, 2), make(*lead, keys, 2), make(*lead, keys, 3)
+        how = dict(mask=mask, causal=causal, scale=0.7)
+        values = [t._arr.astype(np.float64) for t in (q, k, v)]
+        y, lse = _reference(*values, None if mask is None else mask._arr, causal, 0.7)
+        wide = dtypes.float32 if q.dtype.is_half else q.dtype
+        return dict(dy=make(*lead, 3, 3), q=q, k=k, v=v, y=make.tensor(y), lse=make.tensor(lse, wide), **how)
+
+    yield whole()
+    yield whole(2, 2, causal=True)
+    yield whole(2, mask=make.tensor([[True, False, True, True], [False] * 4, [False, True, False, False]], boolean))
+
+
+@attention_dx_p.ref
+def _(dy, q, k, v, y, lse, mask=None, *, causal, scale):
+    # one query after the other
+    dq, dk, dv = np.zeros(q.shape), np.zeros(k.shape), np.zeros(v.shape)
+    for *head, i in np.ndindex(*q.shape[:-1]):
+        at = tuple(head)
+        scores = k[at] @ q[(*at, i)] * scale
+        if mask is not None:
+            scores = np.where(mask[i], scores, -np.inf)
+        if causal:
+            scores[i + 1 :] = -np.inf
+        p = np.exp(scores - np.logaddexp.reduce(scores)) if (scores > -np.inf).any() else np.zeros(len(scores))
+        d = p * (v[at] @ dy[(*at, i)] - dy[(*at, i)] @ y[(*at, i)]) * scale
+        dq[(*at, i)] = d @ k[at]
+        dk[at] += np.outer(d, q[(*at, i)])
+        dv[at] += np.outer(p, dy[(*at, i)])
+    return dq, dk, dv
+
+
+def _alone(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Whether ``attention_p`` can do it: heads that need no stretching, and a mask without a gradient."""
+    q, k, v = query._spec.shape, key._spec.shape, value._spec.shape
+    if q[:-2] != k[:-2] or k[:-2] != v[:-2]:
+        return False
+    if mask is None:
+        return True
+    own, full = mask._spec.shape, (*q[:-1], k[-2])
+    fits = len(own) <= len(full) and all(a in (1, b) for a, b in zip(own[::-1], full[::-1]))
+    return fits and len(own) > 0 and not needs_grad(mask)
 
 
 @op(torch="nn.functional.scaled_dot_product_attention")
@@ -102,6 +297,8 @@ def scaled_dot_product_attention(
     if enable_gqa:
         key, value = _served(query, key), _served(query, value)
     scale = (1 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0) if scale is None else float(scale)
+    if dropout_p <= 0 and _alone(query, key, value, attn_mask):
+        return _attend(query, key, value, attn_mask, causal=bool(is_causal), scale=scale)
     return matmul_p(_attended(query, key, attn_mask, is_causal, scale, dropout_p), value)
 
 
@@ -284,13 +481,18 @@ def multi_head_attention_forward(
     if padding is not None:
         mask = padding if mask is None else mask + padding
 
-    scores = matmul_p(q * (1 / math.sqrt(head)), k, tw=True)
+    dropped, scale = training and dropout_p > 0, 1 / math.sqrt(head)
+    if not (need_weights or dropped) and _alone(q, k, v, mask):
+        y = _attend(q, k, v, mask, scale=scale).permute(2, 0, 1, 3).reshape(rows, n, e)
+        y = linear_p(y, out_proj_weight, out_proj_bias)
+        return (y if batched else y.squeeze(1)), None
+    scores = matmul_p(q * scale, k, tw=True)
     if need_weights:  # a row that may look nowhere is nan here and 0 without weights, as in PyTorch
         scores = scores if mask is None else scores + mask
         weights = softmax_p(scores, dim=3)
     else:
         weights = _weights(scores, mask)
-    if training and dropout_p > 0:
+    if dropped:
         weights = dropout(weights, dropout_p)
     y = matmul_p(weights, v).permute(2, 0, 1, 3).reshape(rows, n, e)
     y = linear_p(y, out_proj_weight, out_proj_bias)
