@@ -54,10 +54,11 @@ def compare(form, rng, d, scale=True, shift=True, offset=0.0):
     for name, a, c in zip(names, got, want):
         a, c = a.double().numpy(), c.numpy()
         size = max(1.0, np.abs(c).max(), abs(offset) * 8)
-        if name not in ("mean", "var"):  # differences of numbers, times this
-            size *= max(1.0, float((want[2] + how["eps"]).rsqrt().max())) * (
-                1.0 if w is None else max(1.0, float(w.abs().max()))
-            )
+        if name not in ("mean", "var"):  # sums and differences of terms of this size
+            size *= max(1.0, float((want[2] + how["eps"]).rsqrt().max()))
+            size *= 1.0 if w is None else max(1.0, float(w.abs().max()))
+        if name in ("dx", "dw", "db"):
+            size *= max(1.0, float(g.abs().max()))
         terms = x.numel() if name in ("dw", "db") else n
         bound = (8 + 2 * terms**0.5) * tl.finfo(d).eps * size
         assert a.shape == c.shape and (np.abs(a - c) <= bound).all(), (name, form, d, scale, shift)
