@@ -19,7 +19,9 @@ UNARY = {
     "mish": F.mish, "logsigmoid": F.logsigmoid, "softplus": F.softplus, "elu": F.elu, "leaky_relu": F.leaky_relu,
     "softplus_2": lambda x: F.softplus(x, beta=2.0, threshold=5.0), "leaky_steep": lambda x: F.leaky_relu(x, -1.5),
     "square": lambda x: x**2, "cube": lambda x: x**3, "fourth": lambda x: x**4, "over": lambda x: x**-1,
-    "over_square": lambda x: x**-2.0, "other_power": lambda x: x**2.5, "zeroth": lambda x: x**0,
+    "over_square": lambda x: x**-2.0, "other_power": lambda x: x**2.5,
+    "clamp": lambda x: x.clamp(-1.5, 2.0), "clamp_min": lambda x: x.clamp(min=0.25),
+    "clamp_max": lambda x: x.clamp(max=-0.25), "zeroth": lambda x: x**0,
 }  # fmt: skip
 BINARY = {"add": tl.add, "sub": tl.sub, "mul": tl.mul, "div": tl.div}
 BINARY |= {"maximum": tl.maximum, "minimum": tl.minimum}

@@ -92,11 +92,14 @@ py::object clone_of(std::vector<std::int64_t> shape) {
         for (int k = 0; k < dims.count && last.x != 1 && last.x != 0; ++k)
             if (dims.d[k].x == 1) dense = k;
         if (dense < 0) {
-            const auto row = TL_PICK(Copy<T>::row);
-            return share(dims.size(), last.n, [&](std::int64_t from, std::int64_t to) {
-                for (std::int64_t px, py; from < to; ++from) {
-                    dims.place(from, px, py);
-                    row(last.n, x + px, last.x, y + py);
+            const auto across = TL_PICK(Copy<T>::across);
+            const Dim rows = dims.count ? dims.take(dims.count - 1) : Dim{1, 0, 0};
+            return share(dims.size() * rows.n, last.n, [&](std::int64_t from, std::int64_t to) {
+                for (std::int64_t px, py, many; from < to; from += many) {
+                    const std::int64_t first = from % rows.n;
+                    many = std::min(to - from, rows.n - first);
+                    dims.place(from / rows.n, px, py);
+                    across(many, last.n, x + px + first * rows.x, rows.x, last.x, y + py + first * rows.y, rows.y);
                 }
             });
         }

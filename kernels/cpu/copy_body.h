@@ -45,15 +45,21 @@ struct Copy {
             for (std::int64_t k = 0; k < n; ++k) y[i * y_row + k] = x[i + k * x_col];
     }
 
-    // y[k] = x[k * step] for k < n.
-    static void row(std::int64_t n, const T* x, std::int64_t step, T* y) {
-        if (step == 1) {
-            std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(T));
-        } else if (step == 0) {
-            const T value = *x;
-            for (std::int64_t k = 0; k < n; ++k) y[k] = value;
-        } else {
-            for (std::int64_t k = 0; k < n; ++k) y[k] = x[k * step];
+    // y[i * y_row + k] = x[i * x_row + k * step] for i < rows, k < n.
+    static void across(std::int64_t rows, std::int64_t n, const T* x, std::int64_t x_row, std::int64_t step, T* y,
+                       std::int64_t y_row) {
+        for (std::int64_t i = 0; i < rows; ++i, x += x_row, y += y_row) {
+            std::int64_t k = 0;
+            if (step == 1 && n > 1024) {
+                std::memcpy(y, x, static_cast<std::size_t>(n) * sizeof(T));
+            } else if (step == 1) {
+                for (; k + size <= n; k += size) store(y + k, load(x + k));
+                if (k < n) store_first(y + k, n - k, load_first(x + k, n - k));
+            } else if (step == 0) {
+                for (const T value = *x; k < n; ++k) y[k] = value;
+            } else {
+                for (; k < n; ++k) y[k] = x[k * step];
+            }
         }
     }
 };

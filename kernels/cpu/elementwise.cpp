@@ -217,6 +217,25 @@ py::object select(py::tuple specs, py::tuple outs, py::dict) {
                                   : select_of<float>(loops, c_at, x_at, w_at, x_one, w_one);
 }
 
+// ---- bounds: tensors of one element or None, read when called
+template <class T>
+py::object clamp_of(std::int64_t n) {
+    return tl::bind(4, [=](PyObject* const* a) {
+        const Run1<T> run = TL_PICK(Clamp<T>::run);
+        const T* x = data<T>(a[0]);
+        T* y = data<T>(a[3]);
+        constexpr double infinity = std::numeric_limits<double>::infinity();
+        const Constants c{a[1] == Py_None ? -infinity : static_cast<double>(*data<T>(a[1])),
+                          a[2] == Py_None ? infinity : static_cast<double>(*data<T>(a[2]))};
+        chunks(n, [&](std::int64_t at, std::int64_t count) { run(count, x + at, y + at, c); });
+    });
+}
+
+py::object clamp(py::tuple, py::tuple outs, py::dict) {
+    const auto n = size(outs[0]);
+    return tl::is_double(outs[0]) ? clamp_of<double>(n) : clamp_of<float>(n);
+}
+
 // ---- powers: the exponent is a tensor of one element, read when called
 template <class T>
 py::object power_of(std::int64_t n, Run1<T> (*op)()) {
@@ -322,6 +341,7 @@ const tl::Registrar kernels[] = {
     TL_TWO("leaky_relu_dx", LeakyDx, constant(kw, "slope")),
     {"where", select<0, 1, 2>},
     {"masked_fill", select<1, 2, 0>},
+    {"clamp", clamp},
     {"pow", power},
     {"pow_dx", power_dx},
 };

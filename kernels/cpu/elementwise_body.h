@@ -150,6 +150,18 @@ struct LeakyDx : Binary<T, LeakyDx<T>> {
     TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const { return x > 0 ? dy : dy * slope; }
 };
 
+// ---- within bounds; nan stays, and a bound that is nan makes all of them nan
+template <class T>
+struct Clamp : Unary<T, Clamp<T>> {
+    T low, high;
+    explicit Clamp(const Constants& c) : low(static_cast<T>(c.a)), high(static_cast<T>(c.b)) {}
+    TL_OP Vec<T> operator()(const Vec<T>& x) const {
+        const Vec<T> least = all(low), most = all(high);
+        const Vec<T> y = (x > least) | (x != x) ? x : least;
+        return (y < most) | (y != y) ? y : most;
+    }
+};
+
 // ---- powers of one exponent, of those that are products or quotients (the op's Python side lets no other in)
 template <class T>
 TL_INLINE Vec<T> power(const Vec<T>& x, T w) {
