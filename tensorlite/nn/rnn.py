@@ -199,7 +199,7 @@ class RNNBase(Module):
             x = ways[0] if directions == 1 else cat(ways, -1)
             if self.dropout and self.training and layer < self.num_layers - 1:
                 x = dropout(x, self.dropout, True)
-        return x, [stack(end) for end in ends]
+        return x, [stack(end) if len(end) > 1 else end[0].unsqueeze(0) for end in ends]
 
     def _layer(self, x: Tensor, states: list, names: list[str], how: dict) -> tuple:
         weights = [getattr(self, name) for name in names]
