@@ -8,9 +8,10 @@ import pytest
 import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
+from tensorlite.autograd.spec import CONTIGUOUS
 from tensorlite.autograd.tensor import from_array
 from tensorlite.backends import cpu
-from tensorlite.ops.cast import clone_p
+from tensorlite.ops.cast import laid_p
 
 pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
 TYPES = {"f4": np.float32, "f8": np.float64}
@@ -19,7 +20,7 @@ SHAPES = [(70, 50), (64, 64), (3, 900), (900, 3), (5, 17, 33), (4, 16, 8, 32), (
 
 def check(a):
     """A copy of the array, into a contiguous one and, by the kernel itself, into one of the input's order of layout."""
-    got = clone_p(from_array(a))._arr
+    got = laid_p(from_array(a), format=CONTIGUOUS)._arr
     assert got.flags.c_contiguous and np.array_equal(got, a, equal_nan=True), (a.shape, a.strides)
     x = from_array(a)._spec
     order = np.random.default_rng(a.size).permutation(a.ndim)
