@@ -277,6 +277,39 @@ def name_of_contiguous(op) -> bool:
     return op.name == "masked_fill"  # its result is contiguous in PyTorch, too
 
 
+@pytest.mark.parametrize("name", [n for n, op in TABLE.items() if getattr(op, "elementwise", False)])
+def test_every_elementwise_op_takes_layouts_that_differ(name):
+    """One input at a time in another layout than the others: contiguous, channels_last or with gaps, in two orders."""
+    op, rng = TABLE[name], np.random.default_rng(3)
+    for impl in implementations(op):
+        with implementation(impl):
+            for case in cases(op, tl.float32):
+                for arrays, kw, _ in runs_of(case):
+                    given = [None if a is None else tl.from_numpy(a.copy()) for a in arrays]
+                    shape = tuple(op.function(*given, **kw).shape)
+                    if 0 in shape or len(shape) > 3:
+                        continue
+                    tensors = four_dimensional(given, shape)
+                    wanted = op.function(*tensors, **kw)._arr
+                    for _ in range(4):
+                        mixed = [lain_at_random(t, rng) for t in tensors]
+                        y = op.function(*mixed, **kw)
+                        # compiled and plain kernels may differ in the last bit, and the layout chooses between them
+                        assert inconsistent(y) is None and np.allclose(y._arr, wanted, 1e-6, 1e-6, equal_nan=True)
+
+
+def lain_at_random(t, rng):
+    if t is None or t.ndim != 4:
+        return t
+    way = rng.integers(4)
+    if way < 2:
+        return lain(t, bool(way))
+    room = tl.zeros(*t.shape[:3], 2 * t.shape[3], dtype=t.dtype)
+    gaps = room[..., ::2] if way == 2 else room.view(*t.shape[:2], 2 * t.shape[3], t.shape[2])[:, :, ::2].mT
+    gaps.copy_(t)
+    return gaps
+
+
 # ---- gradients and effects
 def test_a_gradient_lies_as_its_leaf_does(y):
     for use in (
@@ -433,3 +466,34 @@ def test_strides_are_pytorchs(program, x):
     assert strides[0] == strides[1]
     if not any(word in program for word in ("rand", "dropout", "lib.empty_like(y)", "lib.empty(2, 3, 4, 5, m")):
         np.testing.assert_allclose(*numbers, 1e-3, 1e-5)
+
+
+@pytest.mark.parity
+def test_a_convolutional_net_stays_channels_last_as_pytorchs_does():
+    """Every layer's output and every leaf's gradient lie as in PyTorch; values agree, and the gradients between stay
+    channels_last, too (PyTorch's batch norm turns some of them round)."""
+    torch = pytest.importorskip("torch")
+    found = []
+    for lib in (tl, torch):
+        nn, last = lib.nn, lib.channels_last
+        layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout2d(0.0)]
+        layers += [nn.Conv2d(8, 6, 3, stride=2, bias=False), nn.ReLU(), nn.AvgPool2d(2, 1)]
+        net = nn.Sequential(*layers)
+        for k, p in enumerate(net.parameters()):
+            p.data = lib.from_numpy(values(*p.shape, seed=k).numpy()).to(lib.float64) * 0.3
+        net.to(lib.float64).to(memory_format=last)
+        y = lib.from_numpy(values(2, 3, 16, 16).numpy()).to(lib.float64).to(memory_format=last).requires_grad_()
+        outputs = [y]
+        for layer in net:
+            outputs.append(layer(outputs[-1]))
+            outputs[-1].retain_grad()
+            assert lib is torch or outputs[-1].is_contiguous(memory_format=last)
+        (outputs[-1] ** 2).mean().backward()
+        between = [t.grad for t in outputs[1:]]
+        assert lib is torch or all(g.is_contiguous(memory_format=last) for g in between)
+        tensors = [*outputs, y.grad, *net.parameters(), *(p.grad for p in net.parameters())]
+        strides = [tuple(t.stride()) for t in tensors]
+        found.append((strides, [t.detach().contiguous().numpy() for t in (*tensors, *between)]))
+    assert found[0][0] == found[1][0]
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(ours, theirs, 1e-8, 1e-10)

@@ -21,7 +21,7 @@ def pick(op: Any, e: Entry, on: Any) -> None:
         for device, name, dtypes, when, around, formats in op.kernels:
             typed = not dtypes or (len(floats) == 1 and floats <= set(dtypes))
             fits = device == (e.out or given[0]).device.type and typed
-            fits = fits and (around is not None or _readable(op, given, e.outs, formats))
+            fits = fits and (_readable if around is None else _writable)(op, given, e.outs, formats)
             if fits and (when is None or when(*e.specs, **e.kw)):
                 factory = on.kernel(name)
                 if factory is not None:
@@ -63,6 +63,17 @@ def _readable(op: Any, given: list, outs: tuple, formats: tuple) -> bool:
     # element by element the order does not matter, if it is the same for all
     shape = outs[0].shape if outs else ()
     return op.elementwise and all(s.shape == shape and s.format is CHANNELS_LAST for s in (*given, *outs) if s.ndim)
+
+
+def _writable(op: Any, given: list, outs: tuple, formats: tuple) -> bool:
+    """Whether a kernel that takes inputs of every layout can write the outputs.
+
+    Other ops choose the format of their outputs themselves, but an element-wise one gets its from the inputs.
+    """
+    if not op.elementwise or all(o.format is not CHANNELS_LAST for o in outs):
+        return True
+    same = all(s.shape == outs[0].shape for s in given if s.ndim)
+    return same and (CHANNELS_LAST in formats or _readable(op, given, outs, formats))
 
 
 def _lies_as_inputs(given: list, out: Any) -> bool:
