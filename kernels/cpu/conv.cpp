@@ -42,6 +42,7 @@ After after(const py::dict& constants) {
 // A family for each set of sizes.
 template <class T>
 ConvKernel<T> forward(const Conv& c, After after) {
+    if (fits_planes(c)) return planes_forward<T>(c, after);
     return gather_forward<T>(c, after);
 }
 

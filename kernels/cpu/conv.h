@@ -36,6 +36,11 @@ ConvKernel<T> gather_forward(const Conv& c, After after);
 template <class T>
 ConvKernel<T> gather_dx(const Conv& c);
 
+// conv_planes.cpp: the forward of few channels in planes.
+bool fits_planes(const Conv& c);
+template <class T>
+ConvKernel<T> planes_forward(const Conv& c, After after);
+
 // conv_weights.cpp: products of all pixels, added up. All sizes.
 template <class T>
 ConvKernel<T> weights_dw(const Conv& c);
