@@ -26,7 +26,7 @@ Gather finished(Gather g) {
     g.direct = g.source_last && g.left == 0 && g.width == c.size && r.low >= 0 &&
                (r.count() - 1) * r.stride + r.high < r.size;
     g.row = g.width * g.step;
-    g.phase_of.resize(g.taps);
+    g.phase_of.assign(g.taps, -1);
     g.place_of.resize(g.taps);
     std::int64_t before = 0;
     for (const Side& rows : r.sides)

@@ -79,7 +79,7 @@ struct Gather {
     std::int64_t w_made, w_source, w_tap, w_group;  // steps of the weights in memory
     std::int64_t taps, kernel_width;
     std::vector<Phase> phases;
-    std::vector<std::int64_t> phase_of, place_of;  // of each tap: its phase, its place in it
+    std::vector<std::int64_t> phase_of, place_of;  // of each tap: its phase (-1: no pixel meets it), its place in it
 
     // The source as the kernel reads it: pixels `step` apart, rows of `width` pixels from coordinate `left` on.
     bool direct;  // as it lies in memory; otherwise a copy with zeros around it

@@ -82,20 +82,22 @@ static void pack(const tl::Gather& g, const tl::Cut& c, const T* w, T* packed, s
     const std::int64_t first = panel * c.at_once, vectors = std::min(c.at_once, c.vectors - first), wide = vectors * L;
     w += group * g.w_group;
     // rows are destination channels; a row's run in memory is (source channel, tap), (tap) or (source channel)
-    const bool both = g.w_source == g.taps && g.w_tap == 1, by_tap = !both && g.w_tap == 1 && g.w_made != 1;
+    const bool both = g.w_made != 1 && g.w_source == g.taps && g.w_tap == 1, by_tap = !both && g.w_tap == 1 && g.w_made != 1;
     const bool by_source = !both && !by_tap && g.w_made != 1;
     const std::int64_t length = both ? g.source * g.taps : by_tap ? g.taps : g.source;
     const std::int64_t outer_taps = both || by_tap ? 1 : g.taps, outer_sources = both || by_source ? 1 : g.source;
     std::vector<T*> at(g.taps);
     for (std::int64_t t = 0; t < g.taps; ++t)
-        at[t] = panel_weights(g, c, packed, g.phases[g.phase_of[t]], group, first) + g.place_of[t] * g.source * wide;
+        at[t] = g.phase_of[t] < 0 ? nullptr
+                                  : panel_weights(g, c, packed, g.phases[g.phase_of[t]], group, first) +
+                                        g.place_of[t] * g.source * wide;
     for (std::int64_t t = 0; t < outer_taps; ++t)
         for (std::int64_t s = 0; s < outer_sources; ++s)
             for (std::int64_t v = 0; v < vectors; ++v) {
                 const std::int64_t o = (first + v) * L, rows = std::clamp<std::int64_t>(g.made - o, 0, L);
                 const T* from = w + o * g.w_made + s * g.w_source + t * g.w_tap;
                 if (g.w_made == 1) {
-                    store(at[t] + s * wide + v * L, load_first(from, rows));
+                    if (at[t]) store(at[t] + s * wide + v * L, load_first(from, rows));
                     continue;
                 }
                 for (std::int64_t j = 0; j < length; j += L) {
@@ -108,7 +110,7 @@ static void pack(const tl::Gather& g, const tl::Cut& c, const T* w, T* packed, s
                     for (std::int64_t k = 0; k < n; ++k) {
                         const std::int64_t tap = both ? (j + k) % g.taps : by_tap ? j + k : t;
                         const std::int64_t from_source = both ? (j + k) / g.taps : by_tap ? s : j + k;
-                        store(at[tap] + from_source * wide + v * L, r[k]);
+                        if (at[tap]) store(at[tap] + from_source * wide + v * L, r[k]);
                     }
                 }
             }
