@@ -8,7 +8,6 @@ import pytest
 import tensorlite as tl
 from tensorlite import config
 from tensorlite.backends import cpu
-from tensorlite.ops import linalg
 from tensorlite.ops.linalg import matmul_p
 
 pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
@@ -180,20 +179,20 @@ def test_nothing_beyond_the_result_is_written():
 
 
 def test_gates(monkeypatch):
-    """With AVX-512 every product of float32 or float64 runs on our kernel; with less only tiny ones do."""
+    """With AVX-512 every product of float32 or float64 runs on our kernel; with less only smaller ones do."""
 
-    def native(f, *args, **kw):
-        return f.op.entry(tuple(a._spec for a in args), kw).native
+    def native(x, w, **kw):
+        matmul_p.op.cache.clear()
+        return matmul_p.op.entry((x._spec, w._spec), kw).native
 
-    small, large = tl.ones(4, 4), tl.ones(64, 64)
-    monkeypatch.setattr(linalg, "wide_vectors", lambda: True)
-    matmul_p.op.cache.clear()
-    assert native(matmul_p, small, small) and native(matmul_p, large, large) and native(matmul_p, large.t(), large)
-    assert native(matmul_p, tl.ones(2, 64, 64), large, tx=True, tw=True)
-    assert not native(matmul_p, tl.ones(4, 4, dtype=tl.int64), tl.ones(4, 4, dtype=tl.int64))
-    monkeypatch.setattr(linalg, "wide_vectors", lambda: False)
-    matmul_p.op.cache.clear()
-    assert native(matmul_p, small, small) and not native(matmul_p, large, large)
+    tiny, small, large = tl.ones(4, 4), tl.ones(32, 32), tl.ones(128, 128)
+    whole = tl.ones(4, 4, dtype=tl.int64)
+    for isa, wanted in (("avx512", [1, 1, 1]), ("avx2", [1, 1, 0]), ("baseline", [1, 0, 0])):
+        monkeypatch.setattr(cpu, "isa", lambda isa=isa: isa)
+        for turn in (lambda t: t, lambda t: t.t()):
+            assert [native(turn(t), t) for t in (tiny, small, large)] == wanted
+            assert [native(t, turn(t), tx=True, tw=True) for t in (tiny, small, large)] == wanted
+        assert not native(whole, whole)
     matmul_p.op.cache.clear()
 
 

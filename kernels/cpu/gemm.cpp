@@ -59,13 +59,13 @@ namespace {
 
 using tl::Epilogue;
 
-constexpr std::int64_t deep = 512;         // steps of a piece of k
-constexpr std::int64_t shallow = 64;       // the same for rows that make one tile with columns in place
-constexpr std::int64_t wide = 4096;        // columns that are packed at a time
-constexpr std::int64_t in_place_rows = 128;// as many read b's columns where they lie
-constexpr std::int64_t dot_columns = 8;    // columns that inner products are made for
-constexpr std::int64_t alone = 1 << 19;    // multiplications that are not worth a second thread
-constexpr std::int64_t of_task = 1 << 18;  // multiplications that a task has at least
+constexpr std::int64_t deep = 512;           // steps of a piece of k
+constexpr std::int64_t shallow = 64;         // the same for rows that make one tile with columns in place
+constexpr std::int64_t wide = 4096;          // columns that are packed at a time
+constexpr std::int64_t in_place_rows = 128;  // as many read b's columns where they lie
+constexpr std::int64_t dot_columns = 8;      // columns that inner products are made for
+constexpr std::int64_t alone = 1 << 19;      // multiplications that are not worth a second thread
+constexpr std::int64_t of_task = 1 << 18;    // multiplications that a task has at least
 constexpr std::int64_t most_tasks = 16;
 
 // Memory of the calling thread that is kept from call to call, since fresh pages cost more than packing.
@@ -130,7 +130,9 @@ struct Product {
     Epilogue<T> after;
     const Kernel<T>& kernel;
 
-    Product turned() const { return {n, m, {b.data, b.col, b.row}, {a.data, a.col, a.row}, !across, c, c_row, after, kernel}; }
+    Product turned() const {
+        return {n, m, {b.data, b.col, b.row}, {a.data, a.col, a.row}, !across, c, c_row, after, kernel};
+    }
 
     // Rows and columns from (i, j) on of the piece of k that begins at `from`.
     Block<T> block(std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols, std::int64_t from,

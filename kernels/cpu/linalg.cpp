@@ -117,7 +117,8 @@ py::object linear(py::tuple specs, py::tuple outs, py::dict constants) {
     const auto size = outs[0].attr("size").cast<std::int64_t>();
     const Linear s{w[0] ? size / w[0] : 0, w[0], w[1],
                    constants.contains("act") ? act_of(constants["act"].cast<std::string>()) : tl::Act::none,
-                   constants.contains("residual") && constants["residual"].cast<bool>(), tl::shape(specs[0]).size() == 2};
+                   constants.contains("residual") && constants["residual"].cast<bool>(),
+                   tl::shape(specs[0]).size() == 2};
     return tl::is_double(outs[0]) ? linear_of<double>(s) : linear_of<float>(s);
 }
 

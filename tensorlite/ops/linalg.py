@@ -305,17 +305,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return linear_p(input, weight, bias)
 
 
-# ---- which product runs: ours with AVX-512, where it is ahead of NumPy's BLAS at every size; else at tiny sizes
-TINY_PRODUCT = 4096  # multiplications
+# ---- which product runs: the most multiplications that ours, with these vectors, does before NumPy's BLAS is ahead
+MOST_PRODUCT = {"baseline": 1 << 12, "avx2": 1 << 17}  # with AVX-512 it is ahead at every size
 
 
 def wide_vectors() -> bool:
-    """Whether the compiled product has AVX-512: with shorter vectors it loses to BLAS beyond tiny sizes."""
+    """Whether the compiled kernels have AVX-512."""
     return cpu.isa() == "avx512"
 
 
-def _ours(x: Spec, w: Spec, *, tx: bool, tw: bool) -> bool:
-    return wide_vectors() or x.size * (w.shape[-2] if tw else w.shape[-1]) <= TINY_PRODUCT
+def _suits(multiplications: int) -> bool:
+    return wide_vectors() or multiplications <= MOST_PRODUCT.get(cpu.isa(), 0)
+
+
+def _our_matmul(x: Spec, w: Spec, *, tx: bool, tw: bool) -> bool:
+    return _suits(x.size * (w.shape[-2] if tw else w.shape[-1]))
 
 
 def _matmul_as_it_lies(kernel, xp, x, w, out, *, tx, tw):
@@ -325,12 +329,12 @@ def _matmul_as_it_lies(kernel, xp, x, w, out, *, tx, tw):
         xp.matmul(x.mT if tx else x, w.mT if tw else w, out=out)
 
 
-matmul_p.kernel("cpu", "matmul", "f4 f8", when=_ours)
-matmul_p.kernel("cpu", "matmul", "f4 f8", when=_ours, around=_matmul_as_it_lies)
+matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul)
+matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul, around=_matmul_as_it_lies)
 
 
 def _our_linear(x: Spec, w: Spec, b: Spec | None) -> bool:
-    return wide_vectors() or x.size * w.shape[0] <= TINY_PRODUCT
+    return _suits(x.size * w.shape[0])
 
 
 def _linear_as_it_lies(kernel, xp, x, w, b, out):
