@@ -20,6 +20,7 @@ void normalize(const Norm& f, std::int64_t from, std::int64_t to, const T* x, co
         T* out = y + k * n;
         const std::int64_t first = k % f.period * f.channels;  // of the scale
         const Vec<T> mean = total<T>(row, [&](std::int64_t at, auto width) TL_ALWAYS {
+                                look_ahead(row, a + at);
                                 return take(a + at, width);
                             }) / static_cast<T>(n);
         const Vec<T> var = total<T>(row, [&](std::int64_t at, auto width) TL_ALWAYS {
@@ -61,6 +62,8 @@ void normalize_dx(const Norm& f, std::int64_t from, std::int64_t to, const T* dy
             T *to_w = dw + first, *to_b = db + first;
             Vec<T> sums[places] = {}, inner[places] = {};
             row.each([&](std::int64_t at, auto width, int s) TL_ALWAYS {
+                look_ahead(row, a + at);
+                look_ahead(row, g + at);
                 const Vec<T> h = (take(a + at, width) - mean) * rs, d = take(g + at, width);
                 const Vec<T> v = d * take(scale + at, width);
                 sums[s] += v;
