@@ -13,7 +13,9 @@ struct Softmax {
             return e;
         });
         const Vec<T> scale = T(1) / sum;
-        line.each([&](std::int64_t at, auto width, int) TL_ALWAYS { put(y + at, width, take(y + at, width) * scale); });
+        to_write(line, y).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+            put(y + at, width, take(y + at, width) * scale);
+        });
     }
 };
 
@@ -23,7 +25,7 @@ struct SoftmaxDx {
     static TL_ALWAYS void of(const Line& line, const T* dy, const T* y, T* dx) {
         const Vec<T> dot = total<T>(
             line, [&](std::int64_t at, auto width) TL_ALWAYS { return take(dy + at, width) * take(y + at, width); });
-        line.each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+        to_write(line, dx).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
             put(dx + at, width, take(y + at, width) * (take(dy + at, width) - dot));
         });
     }
@@ -38,7 +40,7 @@ struct LogSoftmax {
         const Vec<T> sum = total<T>(
             line, [&](std::int64_t at, auto width) TL_ALWAYS { return exp(take(x + at, width, least) - top); });
         const Vec<T> log_sum = log(sum);  // subtracted last: top may be large beside it
-        line.each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+        to_write(line, y).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
             put(y + at, width, (take(x + at, width) - top) - log_sum);
         });
     }
@@ -49,7 +51,7 @@ struct LogSoftmaxDx {
     template <class Line>
     static TL_ALWAYS void of(const Line& line, const T* dy, const T* y, T* dx) {
         const Vec<T> sum = total<T>(line, [&](std::int64_t at, auto width) TL_ALWAYS { return take(dy + at, width); });
-        line.each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+        to_write(line, dx).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
             put(dx + at, width, take(dy + at, width) - exp(take(y + at, width)) * sum);
         });
     }

@@ -99,6 +99,16 @@ struct Columns {
     }
 };
 
+// The same line for a pass that only writes y.
+template <class T>
+TL_INLINE Row<T> to_write(const Row<T>& line, const T* y) {
+    return on_lines(line.n, y);
+}
+template <class T, class Width>
+TL_INLINE Columns<T, Width> to_write(const Columns<T, Width>& line, const T*) {
+    return line;
+}
+
 struct Larger {
     template <class V>
     TL_ALWAYS V operator()(const V& a, const V& b) const {

@@ -38,7 +38,9 @@ void losses_dx(const Rows& r, std::int64_t from, std::int64_t to, const T* share
         });
         const T own = share[k * step];
         const Vec<T> scale = own / sum;
-        row.each([&](std::int64_t at, auto width, int) TL_ALWAYS { put(out + at, width, take(out + at, width) * scale); });
+        to_write(row, out).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+            put(out + at, width, take(out + at, width) * scale);
+        });
         out[t[k]] -= own;
     }
 }
