@@ -19,15 +19,38 @@ struct Factors {
     const T* w;
 };
 
+// acc[i][v] += sum_k a(i, k) w[k][v]. Unrolled at once, so that acc is in registers before any loop begins and after.
+template <int M, int V, class T>
+TL_INLINE void add_product(const Factors<T>& f, Vec<T> (&acc)[M][V]) {
+    const T *a = f.a, *w = f.w;
+    for (std::int64_t k = 0; k < f.inner; ++k, ++a, w += V * lanes<T>) {
+        Vec<T> c[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) c[v] = load(w + v * lanes<T>);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i) {
+            const Vec<T> one = all(a[i * f.apart]);
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) acc[i][v] += one * c[v];
+        }
+    }
+}
+
 // z[i][v] = sum_k a(i, k) w[k][v] of both factors together, for `rows` rows.
 template <int V, class T, int M = tile_rows<V>>
 static void product(std::int64_t rows, const Factors<T>& one, const Factors<T>& two, Vec<T> (*z)[4]) {
     if constexpr (M > 1)
         if (rows < M) return product<V, T, M - 1>(rows, one, two, z);
-    Vec<T> acc[M][V] = {};
-    tile<M, V, T>(one.inner, one.a, one.apart, 1, one.w, V * lanes<T>, acc);
-    tile<M, V, T>(two.inner, two.a, two.apart, 1, two.w, V * lanes<T>, acc);
+    Vec<T> acc[M][V];
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) acc[i][v] = Vec<T>{};
+    add_product<M, V, T>(one, acc);
+    add_product<M, V, T>(two, acc);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
         for (int v = 0; v < V; ++v) z[i][v] = acc[i][v];
 }
 
