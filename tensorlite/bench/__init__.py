@@ -2,6 +2,6 @@
 
 ``workloads`` and ``steps`` are files that import no library: the process that times a peer loads them by their path, so
 that nothing of tensorlite runs in it. ``harness`` starts the processes, ``report`` and ``chart`` show what they found.
-``python -m benchmarks steps`` in a checkout puts them together. ``ops`` are the rows of ``python -m benchmarks ops``, and
-``pairs`` times them turn by turn with PyTorch's.
+``python -m benchmarks steps`` in a checkout puts them together. ``ops`` are the rows of ``python -m benchmarks ops``,
+and ``pairs`` times them turn by turn with PyTorch's.
 """
