@@ -11,7 +11,7 @@ from typing import Any
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, public
 from tensorlite.autograd.primitive import broadcast_spec, primitive
-from tensorlite.autograd.spec import STRIDED, Spec
+from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
@@ -153,7 +153,7 @@ def densely(compiled: Any, xp: Any, *arrays: Any, **constants: Any) -> None:
 def compiled(p: Any) -> None:
     """Give an op of several passes in NumPy its compiled kernel, for inputs of every layout."""
     p.kernel("cpu", p.op.name, when=some)
-    p.kernel("cpu", p.op.name, when=some, around=densely)
+    p.kernel("cpu", p.op.name, when=some, around=densely, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 mul = public(mul_p, method=("mul", "multiply"))
