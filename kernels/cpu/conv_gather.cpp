@@ -118,18 +118,20 @@ Cut cut(const Gather& g, std::int64_t lanes, std::int64_t registers, std::int64_
     }
     cut.at_once = std::min(cut.at_once, cut.vectors);
     const std::int64_t each = std::max<std::int64_t>(g.products() / std::max<std::int64_t>(g.n, 1), 1);
-    cut.images = cut.across ? several : std::clamp<std::int64_t>(task_products / each, 1, std::max<std::int64_t>(g.n / some_tasks, 1));
+    const std::int64_t most = std::max<std::int64_t>(g.n / some_tasks, 1);
+    cut.images = cut.across ? several : std::clamp<std::int64_t>(task_products / each, 1, most);
     const std::int64_t tasks = (g.n + cut.images - 1) / cut.images;
     // bands of rows: that copies stay near, and that there are tasks for every thread
-    const std::int64_t for_room = (image * (cut.across ? 1 : 1) + near_bytes - 1) / near_bytes;
-    const std::int64_t for_tasks = each < task_products ? 1 : std::min((some_tasks + tasks - 1) / tasks, each / task_products);
-    cut.bands = cut.across ? 1 : std::clamp<std::int64_t>(std::max(for_room, std::min(for_tasks, (rows + 6) / 7)), 1, rows);
+    const std::int64_t for_room = (image + near_bytes - 1) / near_bytes;
+    const std::int64_t for_tasks =
+        each < task_products ? 1 : std::min((some_tasks + tasks - 1) / tasks, each / task_products);
+    const std::int64_t bands = std::max(for_room, std::min(for_tasks, (rows + 6) / 7));
+    cut.bands = cut.across ? 1 : std::clamp<std::int64_t>(bands, 1, rows);
     cut.band = (rows + cut.bands - 1) / cut.bands;
     cut.bands = (rows + cut.band - 1) / cut.band;
     const std::int64_t all = tasks * cut.bands, work = g.products() / std::max<std::int64_t>(all, 1);
-    cut.parts = all >= some_tasks / 2 ? 1
-                                      : std::clamp<std::int64_t>(std::min((some_tasks / 2 + all - 1) / all, work / task_products),
-                                                                 1, g.groups * cut.panels());
+    const std::int64_t parts = std::min((some_tasks / 2 + all - 1) / all, work / task_products);
+    cut.parts = all >= some_tasks / 2 ? 1 : std::clamp<std::int64_t>(parts, 1, g.groups * cut.panels());
     return cut;
 }
 

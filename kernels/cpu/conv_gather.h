@@ -1,8 +1,8 @@
 // How a gathering convolution is laid out: which source pixels each destination pixel gathers, and how the work is cut.
 //
 // The forward and the gradient for x are one thing: each destination pixel is a sum over taps of source pixels times
-// weights. In the forward the source is x, and its pixels lie a stride apart. In dx the source is dy; destination pixels
-// that lie a stride apart meet the same taps, so there is a phase for each place within a stride.
+// weights. In the forward the source is x, and its pixels lie a stride apart. In dx the source is dy; destination
+// pixels that lie a stride apart meet the same taps, so there is a phase for each place within a stride.
 #pragma once
 
 #include <algorithm>
@@ -94,7 +94,8 @@ struct Gather {
 struct Cut {
     std::int64_t lanes, vectors, at_once;       // of a group's destination channels: in all, and in a panel
     bool across;                                // a tile's rows are the same pixel of several images
-    std::int64_t images, bands, band, parts;    // images of a task; bands of an image, their rows; parts of the channels
+    std::int64_t images, bands, band;           // images of a task; bands of an image, their rows
+    std::int64_t parts;                         // of the channels
     std::int64_t panels() const { return (vectors + at_once - 1) / at_once; }
     std::int64_t wide() const { return vectors * lanes; }
 };

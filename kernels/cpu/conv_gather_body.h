@@ -82,7 +82,8 @@ static void pack(const tl::Gather& g, const tl::Cut& c, const T* w, T* packed, s
     const std::int64_t first = panel * c.at_once, vectors = std::min(c.at_once, c.vectors - first), wide = vectors * L;
     w += group * g.w_group;
     // rows are destination channels; a row's run in memory is (source channel, tap), (tap) or (source channel)
-    const bool both = g.w_made != 1 && g.w_source == g.taps && g.w_tap == 1, by_tap = !both && g.w_tap == 1 && g.w_made != 1;
+    const bool both = g.w_made != 1 && g.w_source == g.taps && g.w_tap == 1;
+    const bool by_tap = !both && g.w_tap == 1 && g.w_made != 1;
     const bool by_source = !both && !by_tap && g.w_made != 1;
     const std::int64_t length = both ? g.source * g.taps : by_tap ? g.taps : g.source;
     const std::int64_t outer_taps = both || by_tap ? 1 : g.taps, outer_sources = both || by_source ? 1 : g.source;
@@ -138,7 +139,8 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
     for (std::int64_t n = n0; n < n0 + images; n += at_once) {
         const T* from = g.direct ? source + n * source_image + first * g.row : copy;
         if (!g.direct)
-            for (std::int64_t k = 0; k < at_once; ++k) fill(g, source + (n + k) * source_image, first, rows, copy + k * from_image);
+            for (std::int64_t k = 0; k < at_once; ++k)
+                fill(g, source + (n + k) * source_image, first, rows, copy + k * from_image);
         T* to = g.made_last ? made + n * made_image + made0 * made_row : result;
         for (const tl::Phase& p : g.phases) {
             struct Steps {
@@ -148,7 +150,8 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
             Steps middle{std::min(q1, p.rows.count) - q0, R.stride * g.row, R.step * made_row};
             Steps inner{p.columns.count, C.stride * g.step, C.step * channels};
             if (middle.count < 1 || inner.count < 1) continue;
-            const bool flat = !c.across && middle.from == inner.count * inner.from && middle.to == inner.count * inner.to;
+            const bool flat = !c.across && middle.from == inner.count * inner.from &&
+                              middle.to == inner.count * inner.to;
             if (c.across) {
                 std::swap(outer, inner);
             } else if (flat) {
@@ -161,8 +164,8 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
                 const std::int64_t vectors = std::min(c.at_once, c.vectors - vector), channel = vector * c.lanes;
                 const T* weights = panel_weights(g, c, packed, p, group, vector);
                 const std::int64_t wide = vectors * c.lanes, w_run = p.steps * wide;
-                Panel<T> panel{nullptr,  0,        p.steps, w_run, inner.from, inner.to, std::min(g.made - channel, wide),
-                               nullptr, bias ? bias + group * c.wide() + channel : nullptr, after};
+                Panel<T> panel{nullptr,  0,        p.steps, w_run, inner.from, inner.to,
+                               std::min(g.made - channel, wide), nullptr, bias ? bias + group * c.wide() + channel : nullptr, after};
                 const Line<T> line(inner.count, vectors);
                 const T* a = from + group * g.source;
                 T* b = place + group * g.made + channel;
@@ -181,7 +184,8 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
                             panel.w = weights + first * w_run + columns.first * g.source * wide;
                             from_column = columns.first * g.step;
                         }
-                        line(panel, a + i * outer.from + j * middle.from + from_column, b + i * outer.to + j * middle.to);
+                        line(panel, a + i * outer.from + j * middle.from + from_column,
+                             b + i * outer.to + j * middle.to);
                     }
                 }
             }

@@ -44,7 +44,8 @@ static void run_tasks(bool shared, std::int64_t tasks, F f) {
 template <class T>
 static void fill(const tl::Gather& g, const T* image, std::int64_t first, std::int64_t rows, T* to) {
     const std::int64_t width = g.columns.size, channels = g.source_channels();
-    const std::int64_t a = std::clamp<std::int64_t>(0, first, first + rows), b = std::clamp(g.rows.size, a, first + rows);
+    const std::int64_t a = std::clamp<std::int64_t>(0, first, first + rows);
+    const std::int64_t b = std::clamp(g.rows.size, a, first + rows);
     std::fill(to, to + (a - first) * g.row, T(0));
     std::fill(to + (b - first) * g.row, to + rows * g.row, T(0));
     const std::int64_t left = -g.left * g.step, right = (g.width + g.left - width) * g.step;
@@ -55,6 +56,6 @@ static void fill(const tl::Gather& g, const T* image, std::int64_t first, std::i
         if (g.source_last) std::memcpy(row + left, image + r * width * channels, sizeof(T) * width * channels);
     }
     if (!g.source_last)
-        planes_to_pixels(image + a * width, g.rows.size * width, channels, (b - a) * width, to + (a - first) * g.row + left,
-                         width, g.step, left + right);
+        planes_to_pixels(image + a * width, g.rows.size * width, channels, (b - a) * width,
+                         to + (a - first) * g.row + left, width, g.step, left + right);
 }

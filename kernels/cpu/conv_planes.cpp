@@ -1,4 +1,4 @@
-// The forward convolution of few channels in planes (NCHW): vectors lie along a row of pixels, so that nothing is turned.
+// The forward convolution of few channels in planes (NCHW): vectors lie along a row of pixels, nothing is turned.
 #include "conv.h"
 
 #include <algorithm>

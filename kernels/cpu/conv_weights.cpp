@@ -45,18 +45,18 @@ WeightsCut cut_weights(const Gather& g, std::int64_t lanes, std::int64_t registe
     cut.at_once = std::min(cut.at_once, cut.vectors);
     const std::int64_t sums = g.groups * g.taps * g.source * cut.wide(), rows = g.rows.count();
     cut.parts = std::min(up(sums * element, sums_bytes), g.groups * cut.panels());
-    const std::int64_t image = element * (g.rows.size * g.row + rows * g.columns.count() * g.made_channels() / cut.parts);
-    const std::int64_t each = std::max<std::int64_t>(g.products() / g.n, 1);
+    const std::int64_t pixels = rows * g.columns.count();
+    const std::int64_t image = element * (g.rows.size * g.row + pixels * g.made_channels() / cut.parts);
     // not so many ranges that adding them up counts
     const std::int64_t ranges = std::clamp<std::int64_t>(
-        std::min({up(some_tasks, cut.parts), g.products() / cut.parts / task_products, g.products() / sums / 64}), 1, some_tasks);
+        std::min({up(some_tasks, cut.parts), g.products() / cut.parts / task_products, g.products() / sums / 64}), 1,
+        some_tasks);
     cut.bands = std::clamp<std::int64_t>(std::max(up(image, near_bytes), up(ranges, g.n)), 1, rows);
     cut.band = up(rows, cut.bands);
     cut.bands = up(rows, cut.band);
     cut.images = cut.bands > 1 ? 1 : std::clamp<std::int64_t>(std::min(near_bytes / image, up(g.n, ranges)), 1, 64);
     cut.ranges = std::min(ranges, up(g.n, cut.images) * cut.bands);
     cut.across = cut.images > g.columns.count() && cut.bands == 1;
-    (void)each;
     return cut;
 }
 

@@ -51,14 +51,16 @@ static void weights_task(const tl::Gather& g, const tl::WeightsCut& c, const T* 
 
     for (std::int64_t chunk = chunk0; chunk < chunk1; ++chunk) {
         const std::int64_t n0 = chunk / c.bands * c.images, images = std::min(c.images, g.n - n0);
-        const std::int64_t q0 = chunk % c.bands * c.band, q1 = std::min(q0 + c.band, R.count()), count = (q1 - q0) * line;
+        const std::int64_t q0 = chunk % c.bands * c.band, q1 = std::min(q0 + c.band, R.count());
+        const std::int64_t count = (q1 - q0) * line;
         const std::int64_t first = q0 * R.stride + R.low, rows = (q1 - q0 - 1) * R.stride + R.high - R.low + 1;
         const T *from = x + n0 * x_size + first * g.row, *grad = dy + n0 * dy_size + q0 * line * features + o0;
         std::int64_t from_image = x_size, grad_image = dy_size, grad_step = features;
         if (!g.direct) {
             from_image = (rows * g.row + 15) / 16 * 16 + 16;
             T* copy = tl::room<T>(1, images * from_image);
-            for (std::int64_t k = 0; k < images; ++k) fill(g, x + (n0 + k) * x_size, first, rows, copy + k * from_image);
+            for (std::int64_t k = 0; k < images; ++k)
+                fill(g, x + (n0 + k) * x_size, first, rows, copy + k * from_image);
             from = copy;
         }
         if (!dy_direct) {

@@ -60,7 +60,8 @@ static void planes_to_pixels(const T* planes, std::int64_t plane, std::int64_t c
             if (m == L && n == L) {
                 for (std::int64_t k = 0; k < L; ++k) r[k] = load(planes + (c + k) * plane + p);
             } else {
-                for (std::int64_t k = 0; k < L; ++k) r[k] = k < n ? load_first(planes + (c + k) * plane + p, m) : all(T(0));
+                for (std::int64_t k = 0; k < L; ++k)
+                    r[k] = k < n ? load_first(planes + (c + k) * plane + p, m) : all(T(0));
             }
             turn<T>(r);
             Walk<T> to{pixels + p / width * row + p % width * step + c, p % width, width, step, jump};
