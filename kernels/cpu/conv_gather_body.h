@@ -165,7 +165,8 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
                 const T* weights = panel_weights(g, c, packed, p, group, vector);
                 const std::int64_t wide = vectors * c.lanes, w_run = p.steps * wide;
                 Panel<T> panel{nullptr,  0,        p.steps, w_run, inner.from, inner.to,
-                               std::min(g.made - channel, wide), nullptr, bias ? bias + group * c.wide() + channel : nullptr, after};
+                               std::min(g.made - channel, wide), nullptr,
+                               bias ? bias + group * c.wide() + channel : nullptr, after};
                 const Line<T> line(inner.count, vectors);
                 const T* a = from + group * g.source;
                 T* b = place + group * g.made + channel;
