@@ -2,8 +2,8 @@
 // forgotten, and the gradient makes them again from the logarithm of each query's sum (lse), which is inf for a query
 // that may look nowhere. Keys behind the last query of a block are left out where attention is causal.
 //
-// Query, key, value and the incoming gradient lie anywhere as long as each row's numbers follow each other, so heads cut
-// from one tensor are read where they lie. Source of the method: Dao et al., "FlashAttention" (NeurIPS 2022).
+// Query, key, value and the incoming gradient lie anywhere as long as each row's numbers follow each other, so heads
+// cut from one tensor are read where they lie. Source of the method: Dao et al., "FlashAttention" (NeurIPS 2022).
 #include "spread.h"
 #include "tl.h"
 
@@ -50,7 +50,7 @@ struct Heads {
         array = py::detail::array_proxy(object);
         first = data<T>(object);
     }
-    std::int64_t step(int d) const { return static_cast<std::int64_t>(array->strides[d]) / static_cast<std::int64_t>(sizeof(T)); }
+    std::int64_t step(int d) const { return array->strides[d] / static_cast<std::int64_t>(sizeof(T)); }
     Operand<T> operator[](std::int64_t head) const {
         if (!array) return {nullptr, 0};
         const T* at = first;
@@ -86,7 +86,8 @@ py::object forward(const Attention& f) {
             for (std::int64_t t = from; t < to; ++t) {
                 const std::int64_t head = t / cuts, first = t % cuts * part, last = std::min(f.l, first + part);
                 if (first < last)
-                    kernel(f, first, last, q[head], k[head], v[head], mask[head], out + head * f.l * f.v, lse + head * f.l);
+                    kernel(f, first, last, q[head], k[head], v[head], mask[head], out + head * f.l * f.v,
+                           lse + head * f.l);
             }
         });
     });

@@ -42,7 +42,8 @@ void product(std::int64_t m, std::int64_t n, std::int64_t steps, const T* a, std
              const T* b, std::int64_t ldb, T* c, std::int64_t ldc, bool add) {
     constexpr int most = registers == 32 ? 4 : 2;
     std::int64_t j = 0;
-    for (; j + most * lanes<T> <= n; j += most * lanes<T>) strip<most>(m, steps, a, row, col, b + j, ldb, c + j, ldc, add);
+    for (; j + most * lanes<T> <= n; j += most * lanes<T>)
+        strip<most>(m, steps, a, row, col, b + j, ldb, c + j, ldc, add);
     for (; j + 2 * lanes<T> <= n; j += 2 * lanes<T>) strip<2>(m, steps, a, row, col, b + j, ldb, c + j, ldc, add);
     for (; j < n; j += lanes<T>) strip<1>(m, steps, a, row, col, b + j, ldb, c + j, ldc, add);
 }
@@ -89,7 +90,8 @@ void attend(const Attention& f, std::int64_t from, std::int64_t to, const Operan
     const std::int64_t keys = keys_before(f, to), wide = padded(keys, lanes<T>), v_wide = padded(f.v, lanes<T>);
     const std::int64_t block_wide = tl::key_block;  // whole vectors of every instruction set
     T* room = tl::scratch<T>(f.e * wide + keys * v_wide + tl::query_block * (block_wide + v_wide) + 64);
-    T *kt = room, *v_room = kt + f.e * wide, *scores = v_room + keys * v_wide, *sums = scores + tl::query_block * block_wide;
+    T *kt = room, *v_room = kt + f.e * wide, *scores = v_room + keys * v_wide;
+    T* sums = scores + tl::query_block * block_wide;
     transpose(keys, f.e, k.data, k.row, kt, wide);
     std::int64_t v_row = v.row;
     const T* values = in_vectors(keys, f.v, v.data, v_row, v_room);
@@ -99,7 +101,8 @@ void attend(const Attention& f, std::int64_t from, std::int64_t to, const Operan
         for (std::int64_t i = 0; i < rows; ++i) top[i] = least, weight[i] = 0;
         for (std::int64_t j0 = 0; j0 < all_keys; j0 += tl::key_block) {
             const std::int64_t count = std::min(all_keys - j0, tl::key_block), n = padded(count, lanes<T>);
-            product(rows, n, f.e, q.data + i0 * q.row, q.row, std::int64_t(1), kt + j0, wide, scores, block_wide, false);
+            product(rows, n, f.e, q.data + i0 * q.row, q.row, std::int64_t(1), kt + j0, wide, scores, block_wide,
+                    false);
             for (std::int64_t i = 0; i < rows; ++i) {
                 T* s = scores + i * block_wide;
                 const T* m = mask.data ? mask.data + (i0 + i) * mask.row + j0 : nullptr;

@@ -1,4 +1,4 @@
-// Layer norm and what is one of another shape (group norm, instance norm): a row is normalised while it is in the cache.
+// Layer norm and what is one of another shape (group norm, instance norm): a row is normalised while it is cached.
 // The gradients of scale and shift come with that of x: a part of the rows sums its own, and the parts are added up in
 // order.
 #include <pybind11/stl.h>

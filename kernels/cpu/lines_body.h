@@ -1,7 +1,7 @@
 // Lines: what is normalised together. Included by the bodies of softmax and cross-entropy, in the namespace of each
 // instruction set.
 //
-// A line's elements follow each other (Row), or a vector holds one element each of as many neighbouring lines (Columns).
+// A line's elements follow each other (Row), or a vector holds one element each of neighbouring lines (Columns).
 // `each` walks a line by vectors in four alternating places, so that sums do not wait for each other; `join` makes one
 // number of a sum's four vectors, the same for each element of the line. A formula is written once for both.
 
@@ -73,8 +73,8 @@ struct Row {
     }
 };
 
-// A row whose whole vectors lie on cache lines of y, for a pass that writes much. Not for sums: their order, and so their
-// last bits, would follow from where memory lies.
+// A row whose whole vectors lie on cache lines of y, for a pass that writes much. Not for sums: their order, and so
+// their last bits, would follow from where memory lies.
 template <class T>
 TL_INLINE Row<T> on_lines(std::int64_t n, const T* y) {
     if (n < 8 * lanes<T>) return {n};

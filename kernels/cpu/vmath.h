@@ -4,7 +4,7 @@
 // nan stays nan, -0 stays -0 where the function is odd, and every argument is allowed: exp gives inf and, gradually,
 // denormal numbers and 0; log reads denormal numbers. Largest errors found, in units in the last place, against 80-bit
 // functions (4 million arguments each over the whole range, every instruction set):
-//     float   exp 1.1  expm1 1.8  log 0.9  log1p 1.5  tanh 2.5 (relative 1.9e-7)  sigmoid 2.2 (1.8e-7)  erf 2.1 (1.6e-7)
+//     float   exp 1.1  expm1 1.8  log 0.9  log1p 1.5  tanh 2.5 (relative 1.9e-7) sigmoid 2.2 (1.8e-7) erf 2.1 (1.6e-7)
 //     double  exp 1.0  expm1 2.0  log 0.8  log1p 1.2  tanh 2.5 (relative 3.8e-16) sigmoid 2.3 (3.3e-16) erf 1.8 (3e-16)
 // Coefficients interpolate at Chebyshev's points, which is within a few percent of the best polynomial.
 
