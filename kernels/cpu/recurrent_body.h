@@ -7,9 +7,9 @@
 using tl::Layer;
 using tl::Step;
 
-// The most rows of a tile of V vectors: M * V + V + 1 registers.
+// The most rows M of a tile of V vectors: its sums, one factor's part of a step whole and one number of the other's.
 template <int V>
-constexpr int tile_rows = std::min((registers - 1 - V) / V, 8);
+constexpr int tile_rows = registers == 32 ? std::min((registers - 1 - V) / V, 8) : V > 2 ? 12 / V : V > 1 ? 6 : 8;
 
 // Rows, `apart` elements from one to the next, and the packed columns that they are multiplied with.
 template <class T>
@@ -24,14 +24,26 @@ template <int M, int V, class T>
 TL_INLINE void add_product(const Factors<T>& f, Vec<T> (&acc)[M][V]) {
     const T *a = f.a, *w = f.w;
     for (std::int64_t k = 0; k < f.inner; ++k, ++a, w += V * lanes<T>) {
-        Vec<T> c[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) c[v] = load(w + v * lanes<T>);
+        if constexpr (M < V) {  // the smaller of the two stays in registers
+            Vec<T> one[M];
 #pragma GCC unroll 8
-        for (int i = 0; i < M; ++i) {
-            const Vec<T> one = all(a[i * f.apart]);
+            for (int i = 0; i < M; ++i) one[i] = all(a[i * f.apart]);
 #pragma GCC unroll 4
-            for (int v = 0; v < V; ++v) acc[i][v] += one * c[v];
+            for (int v = 0; v < V; ++v) {
+                const Vec<T> c = load(w + v * lanes<T>);
+#pragma GCC unroll 8
+                for (int i = 0; i < M; ++i) acc[i][v] += one[i] * c;
+            }
+        } else {
+            Vec<T> c[V];
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) c[v] = load(w + v * lanes<T>);
+#pragma GCC unroll 8
+            for (int i = 0; i < M; ++i) {
+                const Vec<T> one = all(a[i * f.apart]);
+#pragma GCC unroll 4
+                for (int v = 0; v < V; ++v) acc[i][v] += one * c[v];
+            }
         }
     }
 }
