@@ -69,6 +69,12 @@ ISA = Switch(
     "the best instruction set that compiled kernels may use; they take no better one than the processor has.",
 )
 CACHE = Switch("TL_CACHE", 1, (0, 1), "0 gives the memory of large arrays back to the system as soon as they die.")
+WINOGRAD = Switch(
+    "TL_WINOGRAD",
+    1,
+    (0, 1),
+    "0 leaves out Winograd's convolution, which is fast and less exact (1e-5 of the largest output, not 1e-6).",
+)
 NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
 
 

@@ -43,12 +43,12 @@ After after(const py::dict& constants) {
 template <class T>
 ConvKernel<T> forward(const Conv& c, After after) {
     if (fits_planes(c)) return planes_forward<T>(c, after);
-    return gather_forward<T>(c, after);
+    return winograd_forward<T>(c, after, gather_forward<T>(c, after));
 }
 
 template <class T>
 ConvKernel<T> dx(const Conv& c) {
-    return gather_dx<T>(c);
+    return winograd_dx<T>(c, gather_dx<T>(c));
 }
 
 template <class T>

@@ -3,6 +3,7 @@
 // Inside, pixels lie channels last (NHWC). Arrays of either layout come in and go out; `Conv` says which.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
@@ -44,6 +45,14 @@ ConvKernel<T> planes_forward(const Conv& c, After after);
 // conv_weights.cpp: products of all pixels, added up. All sizes.
 template <class T>
 ConvKernel<T> weights_dw(const Conv& c);
+
+// winograd.cpp: fewer products, less exact. `gather` itself where that does not pay; it also stands in while the switch
+// is off.
+template <class T>
+ConvKernel<T> winograd_forward(const Conv& c, After after, ConvKernel<T> gather);
+template <class T>
+ConvKernel<T> winograd_dx(const Conv& c, ConvKernel<T> gather);
+std::atomic<bool>& winograd_on();
 
 // Work below so many products stays on the caller.
 constexpr std::int64_t alone = 1 << 19;

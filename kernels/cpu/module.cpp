@@ -1,4 +1,5 @@
 // tensorlite._native: every kernel that the other files of this folder registered, and their settings.
+#include "conv.h"
 #include "isa.h"
 #include "memory.h"
 #include "pool.h"
@@ -11,5 +12,6 @@ PYBIND11_MODULE(_native, m) {
     m.def("_threads", [] { return tl::Pool::threads().load(); });
     m.def("_set_threads", [](int n) { tl::Pool::threads() = n; });
     m.def("_isa", [] { return static_cast<int>(tl::isa()); });
+    m.def("_set_winograd", [](bool on) { tl::winograd_on() = on; });
     m.def("_set_isa", [](int limit) { tl::isa_limit() = limit; });
 }

@@ -75,6 +75,7 @@ def extension() -> Any:
         try:
             _extension = importlib.import_module("tensorlite._native")
             _follow_isa(config.ISA.value)
+            _follow_winograd(config.WINOGRAD.value)
             _keep_memory(config.CACHE.value)
             _SILENT.run(_extension._keep_memory)
         except ImportError as error:
@@ -93,6 +94,14 @@ def _follow_isa(name: str) -> None:
 
 
 config.ISA.listeners.append(_follow_isa)
+
+
+def _follow_winograd(on: int) -> None:
+    if _extension:
+        _extension._set_winograd(bool(on))
+
+
+config.WINOGRAD.listeners.append(_follow_winograd)
 
 
 def _keep_memory(on: int) -> None:
