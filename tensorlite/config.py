@@ -73,7 +73,7 @@ WINOGRAD = Switch(
     "TL_WINOGRAD",
     1,
     (0, 1),
-    "0 leaves out Winograd's convolution, which is fast and less exact (1e-5 of the largest output, not 1e-6).",
+    "0 leaves out Winograd's convolution, which is fast and less exact (2e-5 of the largest output, not 2e-6).",
 )
 NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
 
