@@ -120,7 +120,7 @@ def test_fuzz_winograd():
     seed = int(np.random.default_rng().integers(1 << 32))
     rng = np.random.default_rng(seed)
     try:
-        for _ in range(600):  # those of a size that it takes are dear to check
+        for _ in range(5_000):  # those of a size that it takes are dear to check
             c, o = (int(16 * k) for k in rng.integers(1, 7, 2))
             size, pad = ([int(k) for k in rng.integers(low, high, 2)] for low, high in ((3, 30), (0, 4)))
             n = int(rng.integers(1, 1 + max(1, 4000 // (size[0] * size[1]))))
