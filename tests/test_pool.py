@@ -37,6 +37,15 @@ def test_omp_num_threads_is_obeyed():
     assert printed(code, OMP_NUM_THREADS="64", OPENBLAS_NUM_THREADS="1")[0] == str(most)
 
 
+def test_the_number_holds_for_numpys_blas_too():
+    ask = cpu._openblas("get_num_threads")
+    if ask is None:
+        pytest.skip("NumPy stands on another library here")
+    for n in (1, 2):
+        tl.set_num_threads(n)
+        assert tl.get_num_threads() == ask() == n
+
+
 def at_once(*works):
     """Runs every function in a thread of its own and raises what one of them raised."""
     errors = []

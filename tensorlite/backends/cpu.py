@@ -5,7 +5,7 @@ import importlib
 import math
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -134,11 +134,30 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let compiled kernels use n threads; ``OMP_NUM_THREADS`` gives the start. Results have the same bits for any n."""
+    """Let compiled kernels and NumPy's OpenBLAS use n threads; ``OMP_NUM_THREADS`` gives the start.
+
+    What compiled kernels give has the same bits for any n.
+    """
     if not isinstance(n, int) or n < 1:
         raise RuntimeError(f"set_num_threads: got {n!r}; expects a positive integer")
     if extension():
         extension()._set_threads(n)
+    if (call := _openblas("set_num_threads")) is not None:
+        call(n)
+
+
+@lru_cache
+def _openblas(function: str) -> Any:
+    """A function of the OpenBLAS that NumPy's wheels bring along; None where NumPy stands on another library."""
+    import ctypes
+
+    from numpy._core import _multiarray_umath
+
+    library = ctypes.CDLL(_multiarray_umath.__file__)  # symbols of what it was linked with are found too
+    for name in (f"scipy_openblas_{function}64_", f"scipy_openblas_{function}", f"openblas_{function}"):
+        if hasattr(library, name):
+            return getattr(library, name)
+    return None
 
 
 def kernel(name: str) -> Callable | None:
