@@ -28,6 +28,7 @@ KEEP_MEMORY = {
 # what each column is: the library, and how it is used
 LIBS: dict[str, dict[str, Any]] = {
     "tensorlite": {"module": "tensorlite"},
+    "tensorlite_nhwc": {"module": "tensorlite", "channels_last": True},
     "torch": {"module": "torch"},
     "torch_fused": {"module": "torch", "optimizer": {"fused": True}},
     "torch_nhwc": {"module": "torch", "optimizer": {"fused": True}, "channels_last": True},

@@ -9,7 +9,13 @@ from tensorlite.bench.report import OURS, describe, ratio, rows
 from tensorlite.io.files import atomic
 from tensorlite.utils.extras import require
 
-COLOURS = {OURS: "#2a6fbb", "torch": "#d1605e", "torch_fused": "#e59a98", "torch_nhwc": "#b58a3c"}
+COLOURS = {
+    OURS: "#2a6fbb",
+    "tensorlite_nhwc": "#7fb2e5",
+    "torch": "#d1605e",
+    "torch_fused": "#e59a98",
+    "torch_nhwc": "#b58a3c",
+}
 COLOURS |= {"torch_kept": "#8c4a2f", "torch_compile": "#7d5ba6", "jax": "#5b9a68"}
 INK = "#444444"
 
