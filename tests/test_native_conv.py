@@ -31,11 +31,20 @@ SIZES = {
     "groups, strided": (2, 64, 32, (9, 9), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), 2),
     "depthwise": (2, 37, 37, (9, 10), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 37),
     "depthwise, strided": (2, 16, 32, (9, 10), (5, 3), (2, 1), (1, 2), (2, 2, 1, 1), 16),
+    "depthwise, rows of whole vectors": (2, 32, 32, (30, 32), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 32),
+    "depthwise, few channels": (3, 3, 3, (9, 40), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 3),
+    "depthwise, 7x7": (2, 48, 48, (14, 14), (7, 7), (1, 1), (1, 1), (3, 3, 3, 3), 48),
+    "depthwise, stride 2": (2, 70, 70, (41, 75), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), 70),
+    "depthwise, stride 3": (2, 5, 5, (11, 50), (2, 2), (3, 3), (1, 1), (0, 1, 2, 0), 5),
+    "depthwise, wider than the image": (2, 20, 20, (3, 2), (5, 5), (1, 1), (2, 2), (4, 4, 4, 4), 20),
+    "channel multiplier": (2, 9, 27, (10, 19), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), 9),
+    "channel multiplier, many channels": (2, 18, 36, (8, 33), (3, 2), (1, 1), (1, 2), (1, 1, 1, 1), 18),
     "one row": (3, 6, 10, (1, 20), (1, 3), (1, 2), (1, 1), (0, 0, 1, 1), 1),
     "taps that no pixel meets": (2, 48, 6, (1, 10), (2, 2), (3, 2), (1, 2), (3, 3, 0, 3), 3),
     "points of groups of one channel": (2, 2, 8, (15, 14), (1, 1), (1, 3), (2, 1), (3, 0, 2, 0), 2),
     "wider than the image": (2, 4, 5, (3, 3), (7, 7), (1, 1), (1, 1), (3, 3, 3, 3), 1),
 }
+DEPTHWISE = [name for name in SIZES if "depthwise" in name or "multiplier" in name]
 each_isa = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 each_dtype = pytest.mark.parametrize("d", [tl.float32, tl.float64])
 each_layout = pytest.mark.parametrize("last", ["", "x", "w", "y", "xwy"])
@@ -107,7 +116,7 @@ def test_sizes(name, d, isa):
 
 @each_layout
 @each_isa
-@pytest.mark.parametrize("name", ["odd", "rows", "images", "strided", "groups", "grey", "points, strided"])
+@pytest.mark.parametrize("name", ["odd", "rows", "images", "strided", "groups", "grey", "points, strided", *DEPTHWISE])
 def test_layouts(name, isa, last):
     with config.ISA(isa):
         Given(SIZES[name], tl.float32, np.random.default_rng(0)).check(last)
@@ -123,15 +132,16 @@ def test_is_native():
 
 
 @pytest.mark.parametrize(
-    "name", ["bands", "rows", "images", "strided", "grey", "few images, many channels", "depthwise"]
+    "name", ["bands", "rows", "images", "strided", "grey", "few images, many channels", *DEPTHWISE]
 )
-def test_same_bits_for_every_number_of_threads(name):
+@pytest.mark.parametrize("last", ["", "xwy"])
+def test_same_bits_for_every_number_of_threads(name, last):
     before = tl.get_num_threads()
     given, made = Given(SIZES[name], tl.float32, np.random.default_rng(0)), []
     try:
         for n in (1, 2, 3):
             tl.set_num_threads(n)
-            made.append(given.calls())
+            made.append(given.calls(last))
     finally:
         tl.set_num_threads(before)
     for other in made[1:]:
@@ -148,16 +158,19 @@ def test_nan_inf_and_denormals(name, d, isa):
 
 
 @each_isa
-@pytest.mark.parametrize("name", ["odd", "grey", "colour", "rows", "images", "depthwise"])
-def test_relu_in_the_same_pass(name, isa):
+@pytest.mark.parametrize("name", ["odd", "grey", "colour", "rows", "images", *DEPTHWISE])
+@pytest.mark.parametrize("layout", [tl.contiguous_format, tl.channels_last])
+def test_relu_in_the_same_pass(name, isa, layout):
     given = Given(SIZES[name], tl.float32, np.random.default_rng(0))
-    given.x.flat[3] = np.nan
-    x, w, b, y = (tl.tensor(a) for a in (given.x, given.w, given.b, given.dy))
+    given.x.flat[4] = np.nan
+    x, y = (tl.tensor(a).contiguous(memory_format=layout) for a in (given.x, given.dy))
+    w, b = tl.tensor(given.w), tl.tensor(given.b)
+    pixels = x.numpy()
     specs = (x._spec, w._spec, b._spec)
     with config.ISA(isa):
-        plain, relu = np.empty_like(given.dy), np.empty_like(given.dy)
-        cpu.kernel("conv2d")(specs, (y._spec,), given.kw)(given.x, given.w, given.b, plain)
-        cpu.kernel("conv2d")(specs, (y._spec,), dict(given.kw, act="relu"))(given.x, given.w, given.b, relu)
+        plain, relu = np.empty_like(y.numpy()), np.empty_like(y.numpy())
+        cpu.kernel("conv2d")(specs, (y._spec,), given.kw)(pixels, given.w, given.b, plain)
+        cpu.kernel("conv2d")(specs, (y._spec,), dict(given.kw, act="relu"))(pixels, given.w, given.b, relu)
     assert np.isnan(plain).any()
     np.testing.assert_array_equal(relu, np.where(plain < 0, 0, plain))
     with pytest.raises(ValueError, match="wanted None or 'relu'"):
@@ -177,6 +190,9 @@ def test_fuzz_convolutions():
         )
         groups = int(rng.choice([1, 1, 1, 2, 3, 8]))
         channels, features = (groups * int(rng.choice([1, 2, 3, 4, 5, 8, 16, 17, 33])) for _ in range(2))
+        if k % 4 == 1:  # depthwise, perhaps with a channel multiplier
+            groups = channels = int(rng.integers(2, 40))
+            features = channels * int(rng.choice([1, 1, 2, 3]))
         sizes = (int(rng.integers(1, 10)), channels, features, size, kernel, stride, dilation, padding, groups)
         d = tl.float64 if k % 4 == 0 else tl.float32
         last = "".join(name for name in "xwy" if rng.integers(0, 3) == 0)

@@ -42,17 +42,20 @@ After after(const py::dict& constants) {
 // A family for each set of sizes.
 template <class T>
 ConvKernel<T> forward(const Conv& c, After after) {
+    if (fits_depthwise(c)) return depthwise_forward<T>(c, after);
     if (fits_planes(c)) return planes_forward<T>(c, after);
     return winograd_forward<T>(c, after, gather_forward<T>(c, after));
 }
 
 template <class T>
 ConvKernel<T> dx(const Conv& c) {
+    if (fits_depthwise(c)) return depthwise_dx<T>(c);
     return winograd_dx<T>(c, gather_dx<T>(c));
 }
 
 template <class T>
 ConvKernel<T> dw(const Conv& c) {
+    if (fits_depthwise(c)) return depthwise_dw<T>(c);
     return weights_dw<T>(c);
 }
 

@@ -42,6 +42,15 @@ bool fits_planes(const Conv& c);
 template <class T>
 ConvKernel<T> planes_forward(const Conv& c, After after);
 
+// conv_depthwise.cpp: one input channel to a group.
+bool fits_depthwise(const Conv& c);
+template <class T>
+ConvKernel<T> depthwise_forward(const Conv& c, After after);
+template <class T>
+ConvKernel<T> depthwise_dx(const Conv& c);
+template <class T>
+ConvKernel<T> depthwise_dw(const Conv& c);
+
 // conv_weights.cpp: products of all pixels, added up. All sizes.
 template <class T>
 ConvKernel<T> weights_dw(const Conv& c);

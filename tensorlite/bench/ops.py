@@ -141,6 +141,19 @@ def conv(lib, *, batch, inputs, outputs, side, kernel, nhwc, back):
     return passes(lib, draw, run, [x, w, b], back, nhwc)
 
 
+def depthwise(lib, *, batch, channels, side, kernel, stride, nhwc, back):
+    draw = Draw(lib)
+    x = draw(batch, channels, side, side, nhwc=nhwc)
+    w = draw(channels, 1, kernel, kernel, scale=1 / kernel, nhwc=nhwc)
+    b = draw(channels)
+    run = lambda: lib.nn.functional.conv2d(x, w, b, stride=stride, padding=kernel // 2, groups=channels)
+    return passes(lib, draw, run, [x, w, b], back, nhwc)
+
+
+def _depthwise_flops(batch, channels, side, kernel, stride):
+    return 2 * batch * channels * (-(-side // stride) * kernel) ** 2
+
+
 def _conv_flops(batch, inputs, outputs, side, kernel):
     return 2 * batch * inputs * outputs * (side * kernel) ** 2
 
@@ -176,6 +189,11 @@ for _nhwc in (True, False):
             f"conv N{_n} {_i}->{_o} {_side}px {_k}x{_k} {_order}", conv, _conv_flops,
             bar=0.9 if _i == 256 else 5 if _i == 1 and not _nhwc else BAR,
             batch=_n, inputs=_i, outputs=_o, side=_side, kernel=_k, nhwc=_nhwc,
+        )  # fmt: skip
+    for _n, _i, _side, _k, _stride in ((32, 64, 28, 3, 1), (8, 128, 56, 3, 2), (8, 96, 14, 7, 1)):
+        _both(
+            f"depthwise N{_n} {_i} {_side}px {_k}x{_k} stride {_stride} {_order}", depthwise, _depthwise_flops,
+            batch=_n, channels=_i, side=_side, kernel=_k, stride=_stride, nhwc=_nhwc,
         )  # fmt: skip
     _images = dict(batch=32, channels=64, side=28, nhwc=_nhwc)
     _both(

@@ -314,13 +314,8 @@ def _any(*specs: Spec | None, **_: Any) -> bool:
     return all(s.size for s in specs if s is not None)
 
 
-def _sums(x: Spec, dy: Spec, *, groups: int, **_: Any) -> bool:
-    """Not of one channel to a group: tiles of one row are slower than NumPy's products."""
-    return _any(x, dy) and (groups == 1 or x.shape[1] > groups)
-
-
-for _p, _when in ((conv2d_p, _any), (conv2d_dx_p, _any), (conv2d_dw_p, _sums)):
-    _p.kernel("cpu", _p.op.name, when=_when, formats=(CONTIGUOUS, CHANNELS_LAST))
+for _p in (conv2d_p, conv2d_dx_p, conv2d_dw_p):
+    _p.kernel("cpu", _p.op.name, when=_any, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 def _beside(shape: tuple, *specs: Spec) -> Spec:
