@@ -17,6 +17,12 @@ SIZES = {
     "grey": (3, 1, 33, (28, 28), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
     "colour": (2, 3, 16, (32, 32), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
     "colour, strided": (2, 3, 18, (31, 30), (7, 7), (2, 2), (1, 1), (3, 3, 3, 3), 1),
+    "grey, many features": (5, 1, 32, (28, 28), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "grey, five taps a row": (3, 1, 48, (19, 17), (5, 5), (1, 1), (1, 1), (2, 2, 2, 2), 1),
+    "grey, one tap": (2, 1, 16, (9, 9), (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "few channels, all different": (3, 2, 64, (31, 37), (2, 3), (2, 3), (3, 2), (2, 0, 1, 3), 1),
+    "few channels, bands": (1, 3, 80, (70, 64), (3, 3), (1, 1), (2, 1), (2, 2, 1, 1), 1),
+    "few channels, strided rows": (2, 4, 16, (25, 20), (3, 2), (2, 1), (1, 1), (1, 1, 0, 1), 1),
     "rows": (2, 33, 70, (15, 14), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
     "images": (19, 20, 37, (5, 5), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
     "few images, many channels": (1, 130, 150, (4, 6), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
@@ -116,7 +122,21 @@ def test_sizes(name, d, isa):
 
 @each_layout
 @each_isa
-@pytest.mark.parametrize("name", ["odd", "rows", "images", "strided", "groups", "grey", "points, strided", *DEPTHWISE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "odd",
+        "rows",
+        "images",
+        "strided",
+        "groups",
+        "grey",
+        "grey, many features",
+        "few channels, all different",
+        "points, strided",
+        *DEPTHWISE,
+    ],
+)
 def test_layouts(name, isa, last):
     with config.ISA(isa):
         Given(SIZES[name], tl.float32, np.random.default_rng(0)).check(last)
@@ -132,7 +152,18 @@ def test_is_native():
 
 
 @pytest.mark.parametrize(
-    "name", ["bands", "rows", "images", "strided", "grey", "few images, many channels", *DEPTHWISE]
+    "name",
+    [
+        "bands",
+        "rows",
+        "images",
+        "strided",
+        "grey",
+        "grey, many features",
+        "few channels, bands",
+        "few images, many channels",
+        *DEPTHWISE,
+    ],
 )
 @pytest.mark.parametrize("last", ["", "xwy"])
 def test_same_bits_for_every_number_of_threads(name, last):

@@ -56,6 +56,7 @@ ConvKernel<T> dx(const Conv& c) {
 template <class T>
 ConvKernel<T> dw(const Conv& c) {
     if (fits_depthwise(c)) return depthwise_dw<T>(c);
+    if (fits_planes_dw(c)) return planes_dw<T>(c);
     return weights_dw<T>(c);
 }
 
