@@ -49,19 +49,27 @@ def compare(form, rng, d, scale=True, shift=True, offset=0.0):
     got += normalize_dx_p(g, x, mean, var, w, **how, affine=own)
     with config.KERNELS("plain"):
         want += normalize_dx_p(wide[3], wide[0], mean.double(), var.double(), wide[1], **how, affine=own)
-    n = math.prod(shape[k] for k in dim)
-    names = ("y", "mean", "var", "dx", "dw", "db")
-    for name, a, c in zip(names, got, want):
+    sizes = of_terms(*(None if t is None else t.numpy() for t in wide), dim, own, how["eps"])
+    for name, a, c in zip(sizes, got, want):
         a, c = a.double().numpy(), c.numpy()
-        size = max(1.0, np.abs(c).max(), abs(offset) * 8)
-        if name not in ("mean", "var"):  # sums and differences of terms of this size
-            size *= max(1.0, float((want[2] + how["eps"]).rsqrt().max()))
-            size *= 1.0 if w is None else max(1.0, float(w.abs().max()))
-        if name in ("dx", "dw", "db"):
-            size *= max(1.0, float(g.abs().max()))
-        terms = x.numel() if name in ("dw", "db") else n
-        bound = (8 + 2 * terms**0.5) * tl.finfo(d).eps * size
+        bound = 8 * tl.finfo(d).eps * sizes[name].reshape(c.shape)
         assert a.shape == c.shape and (np.abs(a - c) <= bound).all(), (name, form, d, scale, shift)
+
+
+def of_terms(x, w, b, g, dim, own, eps):
+    """What every element of each result is the sum of, its terms without their signs. Sums may cancel, so this and
+    not the result is what a rounding is a part of: 3,000 random forms came within 3 of them, in plain NumPy too."""
+    along = dict(axis=dim, keepdims=True)
+    mean, size = x.mean(**along), np.abs(x).mean(**along)
+    r = 1 / np.sqrt(x.var(**along) + eps)
+    h, g = np.abs(x - mean) * r, np.abs(g)
+    w, b = (np.abs(k) if k is not None else np.full((), one) for k, one in ((w, 1.0), (b, 0.0)))
+    lead = (1,) * (x.ndim - len(own)) + tuple(own)
+    summed = tuple(k for k in range(x.ndim) if lead[k] == 1)
+    dx = r * (g * w + (g * w).mean(**along) + h * (g * w * h).mean(**along))
+    y = w * r * (np.abs(x) + size) + b
+    dw, db = (k.sum(axis=summed) for k in (g * h, g))
+    return dict(y=y, mean=size, var=x.var(**along), dx=dx, dw=dw, db=db)
 
 
 @compiled
