@@ -50,6 +50,7 @@ template <class T>
 ConvKernel<T> depthwise_dx(const Conv& c);
 template <class T>
 ConvKernel<T> depthwise_dw(const Conv& c);
+
 // conv_planes_dw.cpp: dw of few channels, of either layout.
 bool fits_planes_dw(const Conv& c);
 template <class T>
