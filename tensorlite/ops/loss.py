@@ -17,6 +17,7 @@ from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.choice import clamp_p, where_p
 from tensorlite.ops.functions import exp_p, log_p
+from tensorlite.ops.pointwise_loss import pointwise_loss_p
 from tensorlite.ops.reduce import sum_p
 from tensorlite.ops.shape import expand
 from tensorlite.ops.smooth import logsigmoid_p
@@ -89,6 +90,18 @@ def _sized(name: str, weight: Tensor | None, input: Tensor) -> Tensor | None:
     return weight
 
 
+def _distance(
+    name: str, input: Tensor, target: Tensor, reduction: str, weight: Tensor | None, kind: str, bound=0.0, steep=0.0
+) -> Tensor:
+    """The loss of a distance; with weights their weighted mean."""
+    how = dict(kind=kind, bound=float(bound), steep=float(steep))
+    if weight is None:
+        return pointwise_loss_p(input, target, **how, reduction=reduction)
+    return reduced_loss(
+        pointwise_loss_p(input, target, **how, reduction="none"), reduction, _sized(name, weight, input)
+    )
+
+
 @op(torch="nn.functional.mse_loss")
 def mse_loss(
     input: Tensor,
@@ -106,8 +119,7 @@ def mse_loss(
     """
     reduction = chosen_reduction("mse_loss", size_average, reduce, reduction)
     input, target = _pair("mse_loss", input, target)
-    off = input - target
-    return reduced_loss(off * off, reduction, _sized("mse_loss", weight, input))
+    return _distance("mse_loss", input, target, reduction, weight, "squared")
 
 
 @op(torch="nn.functional.l1_loss")
@@ -122,7 +134,7 @@ def l1_loss(
     """|input - target|, element by element."""
     reduction = chosen_reduction("l1_loss", size_average, reduce, reduction)
     input, target = _pair("l1_loss", input, target)
-    return reduced_loss((input - target).abs(), reduction, _sized("l1_loss", weight, input))
+    return _distance("l1_loss", input, target, reduction, weight, "absolute")
 
 
 @op(torch="nn.functional.smooth_l1_loss")
@@ -139,11 +151,8 @@ def smooth_l1_loss(
     if beta < 0:
         raise RuntimeError(f"smooth_l1_loss: beta {beta}; smooth_l1_loss does not support negative values for beta.")
     input, target = _pair("smooth_l1_loss", input, target)
-    off = input - target
-    size = off.abs()
-    return reduced_loss(
-        size if not beta else where_p(size < beta, off * off * (0.5 / beta), size - 0.5 * beta), reduction
-    )
+    how = ("huber", beta, 1.0) if beta else ("absolute",)
+    return _distance("smooth_l1_loss", input, target, reduction, None, *how)
 
 
 @op(torch="nn.functional.huber_loss")
@@ -155,12 +164,10 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError(f"huber_loss: delta {delta}; huber_loss does not support non-positive values for delta.")
     input, target = _pair("huber_loss", input, target)
-    off = input - target
-    size = off.abs()
-    loss = where_p(size <= delta, off * off * 0.5, (size - 0.5 * delta) * delta)
-    if _sized("huber_loss", weight, input) is not None:
-        loss = loss * weight  # and the mean stays that of the elements, unlike mse_loss's
-    return reduced_loss(loss, reduction)
+    if weight is None:
+        return _distance("huber_loss", input, target, reduction, None, "huber", delta, delta)
+    loss = _distance("huber_loss", input, target, "none", _sized("huber_loss", weight, input), "huber", delta, delta)
+    return reduced_loss(loss, reduction)  # the mean stays that of the elements, unlike mse_loss's
 
 
 def _apart(make, *shape):
@@ -320,6 +327,11 @@ def binary_cross_entropy_with_logits(
             f"{name}: target is {target._spec.dtype.name}; wanted a floating-point dtype (result type "
             "Float can't be cast)"
         )
+    if pos_weight is None and target._spec.dtype is input._spec.dtype:
+        how = dict(kind="logits", bound=0.0, steep=0.0)
+        if weight is None:
+            return pointwise_loss_p(input, target, **how, reduction=reduction)
+        return reduced_loss(pointwise_loss_p(input, target, **how, reduction="none") * weight, reduction)
     # (1 - t) x + (1 + (p - 1) t) log(1 + exp(-x))
     logs = logsigmoid_p(input)
     if pos_weight is not None:
