@@ -55,11 +55,19 @@ TL_INLINE V with_sign_of(const V& x, const V& sign) {
     return (V)((I)without_sign(x) | ((I)sign & ((I{} + 1) << (sizeof(Element<V>) * 8 - 1))));
 }
 
+// a + b of bits, which wrap around where they are those of a nan.
+template <class I>
+TL_INLINE I add_bits(const I& a, const I& b) {
+    using U = Vec<std::make_unsigned_t<Element<I>>>;
+    return (I)((U)a + (U)b);
+}
+
 // 2^n of a whole number n that still has Format::magic added; n from -126 to 127 (float), -1022 to 1023 (double).
 template <class V>
 TL_INLINE V power_of_two(const V& shifted) {
     using F = Format<Element<V>>;
-    return (V)(((Ints<Element<V>>)shifted + F::bias) << F::mantissa);
+    using I = Ints<Element<V>>;
+    return (V)(add_bits((I)shifted, I{} + F::bias) << F::mantissa);
 }
 
 // v 2^n for the n of any exp: in two steps, rounded once, where the instruction set has no step of its own.
@@ -128,7 +136,7 @@ TL_INLINE V log(const V& x) {
     const auto denormal = x < std::numeric_limits<T>::min();
     const V normal = denormal ? x * up : x;
     const I one = (I)(V{} + T(1));
-    const I moved = (I)normal + (one - F::root_half);  // x = 2^e m with m from sqrt(1/2) to sqrt(2)
+    const I moved = add_bits((I)normal, one - F::root_half);  // x = 2^e m with m from sqrt(1/2) to sqrt(2)
     const V m = (V)((moved & (((I{} + 1) << F::mantissa) - 1)) + F::root_half);
     V e = (V)((moved >> F::mantissa) + (I)(V{} + up)) - (up + F::bias);
     e = denormal ? e - T(F::mantissa) : e;
