@@ -50,6 +50,7 @@ ConvKernel<T> forward(const Conv& c, After after) {
 template <class T>
 ConvKernel<T> dx(const Conv& c) {
     if (fits_depthwise(c)) return depthwise_dx<T>(c);
+    if (fits_planes_dx(c)) return planes_dx<T>(c);
     return winograd_dx<T>(c, gather_dx<T>(c));
 }
 

@@ -51,6 +51,11 @@ ConvKernel<T> depthwise_dx(const Conv& c);
 template <class T>
 ConvKernel<T> depthwise_dw(const Conv& c);
 
+// conv_planes_dx.cpp: dx of few channels, dy in planes.
+bool fits_planes_dx(const Conv& c);
+template <class T>
+ConvKernel<T> planes_dx(const Conv& c);
+
 // conv_planes_dw.cpp: dw of few channels, of either layout.
 bool fits_planes_dw(const Conv& c);
 template <class T>

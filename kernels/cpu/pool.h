@@ -60,7 +60,7 @@ class Pool {
         const std::uint64_t round = (turn_.load(std::memory_order_relaxed) >> 32) + 1;
         tasks_.store(tasks, std::memory_order_relaxed);
         helping_.store(wanted - 1, std::memory_order_relaxed);
-        turn_.store(round << 32);
+        turn_.store(round << 32 | static_cast<std::uint32_t>(tasks));
         if (asleep_.load() > 0) {
             std::lock_guard<std::mutex> lock(sleep_);
             wake_.notify_all();
@@ -107,15 +107,16 @@ class Pool {
         std::this_thread::yield();
     }
 
-    // Takes tasks of this round until none is left. The round and the next task are one number, so a helper that comes
-    // late to a round that is over can take nothing of the next one by mistake.
+    // Takes tasks of this round until none is left. The round and what is left of it are one number, so a helper that
+    // comes late to a round that is over can take nothing of the next one by mistake. Until it has taken a task, tasks_
+    // may be the next round's already.
     void work(std::uint64_t round) {
         std::uint64_t turn = turn_.load(std::memory_order_acquire);
         for (;;) {
-            const auto k = static_cast<std::uint32_t>(turn);
-            if (turn >> 32 != round || static_cast<int>(k) >= tasks_.load(std::memory_order_relaxed)) return;
-            if (!turn_.compare_exchange_weak(turn, turn + 1, std::memory_order_acq_rel)) continue;
-            call_(body_, static_cast<int>(k));
+            const auto free = static_cast<int>(static_cast<std::uint32_t>(turn));
+            if (turn >> 32 != round || free == 0) return;
+            if (!turn_.compare_exchange_weak(turn, turn - 1, std::memory_order_acq_rel)) continue;
+            call_(body_, tasks_.load(std::memory_order_relaxed) - free);
             left_.fetch_sub(1, std::memory_order_acq_rel);
             turn = turn_.load(std::memory_order_acquire);
         }
@@ -151,7 +152,7 @@ class Pool {
     std::mutex busy_, sleep_;
     std::condition_variable wake_;
     std::atomic<int> asleep_{0}, left_{0}, tasks_{0}, helping_{0};
-    std::atomic<std::uint64_t> turn_{0};  // the round in the upper half, its next task in the lower
+    std::atomic<std::uint64_t> turn_{0};  // the round in the upper half, how many of its tasks nobody took in the lower
     void (*call_)(void*, int) = nullptr;
     void* body_ = nullptr;
     int helpers_ = 0;
