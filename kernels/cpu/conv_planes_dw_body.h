@@ -1,6 +1,6 @@
-// The loops of the gradient for the weights of few channels. Included for each instruction set.
+// The loops of the gradient for the weights of one channel. Included for each instruction set.
 //
-// sums[o][row] = the sum over pixels of dy[o][pixel] * copy[row][pixel]: a row is an input channel and a tap.
+// sums[o][row] = the sum over pixels of dy[o][pixel] * copy[row][pixel]: a row is a tap.
 
 #include "conv_parts.h"
 
@@ -78,31 +78,21 @@ struct FewPixels {
 template <class T>
 static void few_copies(const tl::FewCut& f, const T* x, std::int64_t p0, std::int64_t p1, T* copies) {
     const tl::Conv& c = f.c;
-    const std::int64_t step = c.x_last ? c.cg : 1, plane = c.x_last ? 1 : c.h * c.w, own = f.own ? c.kh : 1;
     const std::int64_t rows = p1 - p0 + f.span - f.band;
-    for (std::int64_t k = 0; k < c.cg; ++k)
-        for (std::int64_t i = 0; i < own; ++i)
-            for (std::int64_t j = 0; j < c.kw; ++j, copies += f.span * c.ow) {
-                // columns [a, b) meet the image
-                const std::int64_t at = j * c.dw - c.left;
-                const std::int64_t a = std::min(at < 0 ? (-at + c.sw - 1) / c.sw : 0, c.ow);
-                const std::int64_t b = std::clamp(at < c.w ? (c.w - at + c.sw - 1) / c.sw : 0, a, c.ow);
-                for (std::int64_t r = 0; r < rows; ++r) {
-                    const std::int64_t from = (p0 + r) * c.sh + i * c.dh - c.top;
-                    T* to = copies + r * c.ow;
-                    if (from < 0 || from >= c.h) {
-                        std::fill(to, to + c.ow, T(0));
-                        continue;
-                    }
-                    const T* line = x + k * plane + (from * c.w + at) * step;
-                    for (std::int64_t q = 0; q < a; ++q) to[q] = 0;
-                    if (step * c.sw == 1)
-                        std::memcpy(to + a, line + a, sizeof(T) * (b - a));
-                    else
-                        for (std::int64_t q = a; q < b; ++q) to[q] = line[q * c.sw * step];
-                    for (std::int64_t q = b; q < c.ow; ++q) to[q] = 0;
-                }
-            }
+    for (std::int64_t j = 0; j < c.kw; ++j, copies += f.span * c.ow) {
+        const std::int64_t at = j * c.dw - c.left;
+        const std::int64_t a = std::clamp<std::int64_t>(-at, 0, c.ow);  // columns [a, b) meet the image
+        const std::int64_t b = std::clamp<std::int64_t>(c.w - at, a, c.ow);
+        for (std::int64_t r = 0; r < rows; ++r) {
+            const std::int64_t from = p0 + r - c.top;
+            T* to = copies + r * c.ow;
+            const bool meets = from >= 0 && from < c.h && a < b;
+            std::fill(to, to + (meets ? a : c.ow), T(0));
+            if (!meets) continue;
+            std::memcpy(to + a, x + from * c.w + at + a, sizeof(T) * (b - a));
+            std::fill(to + b, to + c.ow, T(0));
+        }
+    }
 }
 
 // Parts of about one size, at most `most` each: f(first, count).
@@ -125,7 +115,7 @@ static void few_task(const tl::FewCut& f, const T* x, const T* dy, T* sums, std:
         const std::int64_t n0 = chunk / f.bands * f.images, images = std::min(f.images, c.n - n0);
         const std::int64_t p0 = chunk % f.bands * f.band, p1 = std::min(p0 + f.band, c.oh);
         for (std::int64_t k = 0; k < images; ++k)
-            few_copies(f, x + (n0 + k) * c.cg * c.h * c.w, p0, p1, copies + k * f.copy);
+            few_copies(f, x + (n0 + k) * c.h * c.w, p0, p1, copies + k * f.copy);
         const T* from = dy + n0 * c.og * plane + p0 * c.ow * (c.y_last ? c.og : 1);
         const Few<T> few{f.taps.data(), images, (p1 - p0) * c.ow, f.copy, c.og * plane,
                          c.y_last ? c.og : plane, rows, chunk == chunk0};
@@ -152,12 +142,11 @@ static void few_task(const tl::FewCut& f, const T* x, const T* dy, T* sums, std:
 template <class T>
 static void few_all(const tl::FewCut& f, const T* x, const T* dy, T* dw) {
     const tl::Conv& c = f.c;
-    const std::int64_t rows = f.rows(), size = rows * c.og, taps = c.taps();
+    const std::int64_t rows = f.rows(), size = rows * c.og;
     T* sums = tl::room<T>(0, f.ranges * size);
     run_tasks(c.products() > tl::alone, f.ranges, [&](int k) { few_task(f, x, dy, sums + k * size, k); });
     for (std::int64_t k = 1; k < f.ranges; ++k)
         for (std::int64_t e = 0; e < size; ++e) sums[e] += sums[k * size + e];
     for (std::int64_t o = 0; o < c.og; ++o)
-        for (std::int64_t r = 0; r < rows; ++r)
-            dw[o * rows + (c.w_last ? r % taps * c.cg + r / taps : r)] = sums[r * c.og + o];
+        for (std::int64_t r = 0; r < rows; ++r) dw[o * rows + r] = sums[r * c.og + o];
 }
