@@ -1,5 +1,7 @@
 """The compiled convolutions: against NumPy's, in every family of sizes, layout, instruction set, number of threads."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -124,6 +126,18 @@ def test_sizes(name, d, isa):
         given = Given(SIZES[name], d, np.random.default_rng(0))
         given.check()
         given.check("xwy", bias=False)
+
+
+@each_isa
+@each_dtype
+def test_every_height_and_width_of_a_tile(d, isa):
+    """Rows of pixels up to two tiles wide, channels up to more than a panel, few and many of the input's."""
+    rng = np.random.default_rng(0)
+    with config.ISA(isa):
+        for width, o in itertools.product((*range(1, 17), 29), (1, 7, 16, 24, 40, 64)):
+            c, padding = (1, 3, 6, 19)[(width + o) % 4], (1, 1, 1, 1) if o % 3 else (0, 0, 0, 0)
+            kernel = (min(2 + o % 2, 3), min(1 + width % 3, width))
+            Given((2, c, o, (5, width), kernel, (1, 1), (1, 1), padding, 1), d, rng).check("xwy" if o % 2 else "")
 
 
 @each_layout

@@ -71,6 +71,19 @@ SIZES = [(1, 1, 1), (5, 3, 7), (4, 4, 16), (33, 130, 17), (7, 65, 200), (3, 16, 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("d", TYPES)
+def test_every_height_and_width_of_a_tile(isa, d):
+    """One call for each: rows up to two tiles, columns up to more than a panel, short and long sums, all transposes."""
+    rng = np.random.default_rng(0)
+    with config.ISA(isa):
+        for m, n in itertools.product(range(1, 30), (9, 16, 21, 32, 39, 48, 57, 64, 75, 139)):
+            for k, tx, tw in ((3, False, False), (5, True, False), (600, False, True), (600, True, True)):
+                x, w = rng.uniform(-1, 1, (m, k)).astype(d), rng.uniform(-1, 1, (k, n)).astype(d)
+                x, w = np.ascontiguousarray(x.T) if tx else x, np.ascontiguousarray(w.T) if tw else w
+                assert_product(product(x, w, tx, tw), x, w, tx, tw, (m, n, k, tx, tw))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("d", TYPES)
 def test_products(isa, d):
     rng = np.random.default_rng(0)
     with config.ISA(isa):
