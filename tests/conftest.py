@@ -24,6 +24,16 @@ def unchanged_settings():
     assert run.seam is None, "the test left a seam"
 
 
+@pytest.fixture
+def threads():
+    """``set_num_threads``, undone after the test."""
+    import tensorlite as tl
+
+    before = tl.get_num_threads()
+    yield tl.set_num_threads
+    tl.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def data() -> pathlib.Path:
     """The folder of data sets; tests that need it are skipped where TENSORLITE_DATA is not set."""

@@ -15,13 +15,6 @@ from tensorlite.ops.linalg import matmul_p
 compiled = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 @compiled
 def test_the_same_bits_for_every_number_of_threads(threads):
     x, w, g = tl.randn(32, 784), tl.randn(128, 784), tl.randn(32, 128)

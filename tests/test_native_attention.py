@@ -25,13 +25,6 @@ SIZES = [
 ]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def mask_of(kind, lead, rows, keys, rng, d):
     """A mask of bools or numbers, stretched over heads or rows; some rows may look nowhere."""
     if kind is None:

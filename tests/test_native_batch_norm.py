@@ -20,13 +20,6 @@ SIZES = [(4, 3), (65, 70), (3, 2, 5), (2, 3, 4, 5), (5, 1, 3, 3), (3, 17, 1, 1),
          (40, 64, 7, 7), (900, 130), (0, 3, 2, 2), (6, 7, 2, 3, 2)]  # fmt: skip
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def lie(a, layout):
     if layout == "contiguous" or a.ndim != 4:
         return np.array(a, order="C")

@@ -22,13 +22,6 @@ each_dtype = pytest.mark.parametrize("d", [tl.float32, tl.float64])
 each_index = pytest.mark.parametrize("i", [tl.int32, tl.int64])
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def check(p, *inputs, **kw):
     """The compiled kernel has the bits of the plain forward, and is the one that runs."""
     with config.KERNELS("plain"):

@@ -16,13 +16,6 @@ ISAS = ["baseline", "avx2", "avx512"]
 TYPES = [np.float32, np.float64]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def spec(array):
     return tl.from_numpy(array)._spec
 

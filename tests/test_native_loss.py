@@ -24,13 +24,6 @@ REDUCTIONS = ["none", "sum", "mean"]
 SPECIAL = [math.inf, -math.inf, math.nan, -0.0, 1e-40, 1e38, -1e38, 90.0, -104.0, -800.0]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def formulas(kind, bound, steep, x, t):
     """Losses and slopes, in float64."""
     with np.errstate(all="ignore"):

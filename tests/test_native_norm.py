@@ -28,13 +28,6 @@ FORMS = [
 ]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def compare(form, rng, d, scale=True, shift=True, offset=0.0):
     """Both kernels against the plain ones in float64."""
     shape, dim, own = form

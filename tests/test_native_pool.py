@@ -35,13 +35,6 @@ KINDS = [
 ]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def draw(rng, shape, d, tiny=True):
     """Eighths, with ties, and here and there nan, infinities and -0: sums are exact in every order. And denormals."""
     x = rng.integers(-40, 40, shape).astype(d) / 8

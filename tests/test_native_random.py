@@ -20,13 +20,6 @@ each_isa = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 each_dtype = pytest.mark.parametrize("d", [tl.float32, tl.float64])
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def check(call, primitive, *inputs, **kw):
     """The compiled kernel has the bits of the plain forward, and is the one that runs."""
     with config.KERNELS("plain"):

@@ -24,13 +24,6 @@ each_dtype = pytest.mark.parametrize("d", [tl.float32, tl.float64])
 each_isa = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 class Given:
     """The inputs of a layer, drawn, and its calls."""
 

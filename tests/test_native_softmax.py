@@ -19,13 +19,6 @@ SHAPES = [((1, 1), 1), ((3, 7), 1), ((5, 16), 1), ((2, 67), 1), ((4, 129), 1), (
 SHAPES += [((2, 5, 3), 1), ((3, 4, 16), 1), ((2, 9, 37), 1), ((40, 33, 50), 1), ((6, 2, 300), 0)]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def lines(shape, dim, rng, d, special=False):
     """x, its softmax and log-softmax, a gradient, and what the four kernels should give, in float64."""
     x, g = (tl.tensor(rng.standard_normal(shape) * 4, dtype=d) for _ in range(2))

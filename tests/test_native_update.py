@@ -50,13 +50,6 @@ each_step = pytest.mark.parametrize("name,how", [(n, h) for n, many in STEPS.ite
 each_dtype = pytest.mark.parametrize("d", [tl.float32, tl.float64])
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 def op_of(name):
     return getattr(adaptive if name in ("rmsprop", "adagrad") else update, name)
 

@@ -24,13 +24,6 @@ SIZES = [
 ]
 
 
-@pytest.fixture
-def threads():
-    before = tl.get_num_threads()
-    yield tl.set_num_threads
-    tl.set_num_threads(before)
-
-
 class Given:
     """A convolution, drawn, and its gradient for x."""
 

@@ -11,15 +11,11 @@ import pytest
 import tensorlite as tl
 from tensorlite.backends import cpu
 
-pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
+pytestmark = [
+    pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built"),
+    pytest.mark.usefixtures("threads"),
+]
 PRODUCT = "import tensorlite as tl; x, w = tl.randn(64, 784), tl.randn(256, 784); y = tl.nn.functional.linear(x, w);"
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = tl.get_num_threads()
-    yield
-    tl.set_num_threads(before)
 
 
 def printed(code, **env):

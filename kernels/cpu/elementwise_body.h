@@ -90,30 +90,6 @@ struct Select {
         TL_OP Vec<T> operator()(const Vec<T>& x, const Vec<T>& w) const { __VA_ARGS__ }   \
     };
 
-TL_INLINE Vec<float> root(const Vec<float>& x) {
-#if TL_LEVEL == 2
-    return (Vec<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
-#elif TL_LEVEL == 1
-    return (Vec<float>)_mm256_sqrt_ps((__m256)x);
-#else
-    Vec<float> y;
-    for (int l = 0; l < lanes<float>; ++l) y[l] = std::sqrt(x[l]);
-    return y;
-#endif
-}
-
-TL_INLINE Vec<double> root(const Vec<double>& x) {
-#if TL_LEVEL == 2
-    return (Vec<double>)_mm512_maskz_sqrt_pd(0xff, (__m512d)x);
-#elif TL_LEVEL == 1
-    return (Vec<double>)_mm256_sqrt_pd((__m256d)x);
-#else
-    Vec<double> y;
-    for (int l = 0; l < lanes<double>; ++l) y[l] = std::sqrt(x[l]);
-    return y;
-#endif
-}
-
 TL_BINARY(Add, return x + w;)
 TL_BINARY(Sub, return x - w;)
 TL_BINARY(Mul, return x * w;)
@@ -124,7 +100,7 @@ TL_BINARY(Minimum, return (x < w) | (x != x) ? x : w;)
 
 TL_UNARY(Neg, return -x;)
 TL_UNARY(Abs, return x < 0 ? -x : x == 0 ? Vec<T>{} : x;)
-TL_UNARY(Sqrt, return root(x);)
+TL_UNARY(Sqrt, return square_root(x);)
 TL_UNARY(Reciprocal, return T(1) / x;)
 TL_UNARY(Relu, return x < 0 ? Vec<T>{} : x;)  // nan < 0 is false: nan stays
 TL_UNARY(Sign, return x > 0 ? all(T(1)) : x < 0 ? all(T(-1)) : x;)

@@ -59,6 +59,7 @@ class Backend(Protocol):
     """What a device must offer. Everything above this floor reaches arrays through these names alone."""
 
     xp: Any  # the array module: numpy, cupy
+    KEPT: int  # bytes from which on the memory of arrays is kept
 
     def maker(self, shape: tuple, dtype: Any, strides: tuple | None = None) -> Callable[[], Any]: ...
 
