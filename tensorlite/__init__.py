@@ -383,6 +383,7 @@ if _TYPE_CHECKING:
         vision as vision,
     )
     from tensorlite.io import load as load, save as save
+    from tensorlite.program import compile as compile
 
 inf, nan, pi, e = 1e1000, 1e1000 - 1e1000, 3.141592653589793, 2.718281828459045
 newaxis = None
@@ -391,7 +392,7 @@ strided = "strided"
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
 _LAZY = {
     name: name for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "text", "train", "utils", "vision")
-} | {"load": "io", "save": "io"}
+} | {"load": "io", "save": "io", "compile": "program"}
 
 
 def __getattr__(name: str) -> object:

@@ -77,6 +77,14 @@ WINOGRAD = Switch(
 )
 NAN = Switch("TL_NAN", 0, (0, 1), "1 stops at the first NaN or infinity and names op, module and source line.")
 
+CAPTURE = Switch(
+    "TL_CAPTURE",
+    "1",
+    ("0", "1", "check"),
+    "0 runs compiled functions as they are; check runs each step both ways and names the first buffer that differs.",
+)
+PASSES = Switch("TL_PASSES", "all", ("all", "none"), "none leaves recorded programs as they are (but for dead steps).")
+
 
 def table() -> str:
     """The switches as a Markdown table; README shows it and a test compares the two."""

@@ -30,7 +30,7 @@ def collapse(name: str, outputs: list[Tensor], since: int) -> list[Tensor]:
     Its inputs are whatever older tensors that want a gradient were used on the way, named as arguments or not.
     """
     tops = [current_node(t) for t in outputs]
-    ends = _ends([n for n in tops if n is not None], since)
+    ends = ends_of([n for n in tops if n is not None], since)
     if not ends:
         return outputs
     made = [alias(t) for t in outputs]
@@ -52,7 +52,7 @@ def _back(g: Any, node: Node) -> Any:
     return grads[0] if node.plan.single else tuple(grads)
 
 
-def _ends(tops: list, since: int) -> tuple:
+def ends_of(tops: list, since: int = 0) -> tuple:
     """The nodes older than ``since``, and leaves, where the ways down from ``tops`` leave what was recorded."""
     ends: dict[Any, None] = {}
     seen = set(tops)

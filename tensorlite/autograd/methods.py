@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.op import TABLE, Op
 from tensorlite.autograd.primitive import Primitive
 from tensorlite.autograd.spec import spec_of
@@ -168,8 +169,9 @@ def store(result: Any, out: Any, args: tuple, name: str) -> Any:
         )
     if out._spec.shape != result._spec.shape:
         spec, d = result._spec, out._spec.dtype
+        recording.refuse("out=: the given tensor got other memory; give one of the result's shape")
         out._arr, out._spec = result._arr.astype(d.np), spec_of(spec.shape, d, spec.device, spec.format)
     else:
-        out._arr[...] = result._arr
+        recording.write(out._arr, result._arr)
     touch(out)
     return out

@@ -8,6 +8,8 @@ import itertools
 import weakref
 from typing import Any
 
+from tensorlite.autograd import recording
+
 tick = itertools.count(1).__next__
 last_write = [0]  # the newest stamp of all writes in place: younger nodes need no check of what they saved
 
@@ -102,9 +104,11 @@ class Handle:
         self.id = next(Handle._ids)
         self._hooks = hooks
         hooks[self.id] = hook
+        recording.changed()
 
     def remove(self) -> None:
         self._hooks.pop(self.id, None)
+        recording.changed()
 
     def __enter__(self) -> "Handle":
         return self

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlite.autograd import run as running, template
+from tensorlite.autograd import recording, run as running, template
 from tensorlite.autograd.general import attach, general_plan, node_name
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Node, tick
@@ -493,7 +493,7 @@ class Primitive(Op):
         if writes and all(a is None or self._safe(a, target) for a in arrays):
             run(entry, arrays, (target,))
         else:
-            target[...] = run(entry, arrays)
+            recording.write(target, run(entry, arrays))
         touch(dest)
         return dest
 
@@ -507,6 +507,7 @@ class Primitive(Op):
 
     def _dynamic(self, entry: Entry, arrays: tuple) -> Any:
         """An op whose sizes depend on values. It cannot be recorded, and its output has no history of its own."""
+        recording.reading(self.name)
         outs = run(entry, arrays)
         return tuple(map(from_array, outs)) if isinstance(outs, tuple) else from_array(outs)
 

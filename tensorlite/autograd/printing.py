@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import dtypes
+from tensorlite.autograd import recording
 from tensorlite.autograd.node import Leaf
 from tensorlite.autograd.tensor import Tensor, current_node
 from tensorlite.backends import CPU, backend
@@ -111,6 +112,7 @@ def _lines(array: np.ndarray, indent: int, summarise: bool, form: Any) -> str:
 def tensor_repr(x: Tensor) -> str:
     """``repr(x)``: values, then what is not the default of dtype, device and gradient."""
     spec = x._spec
+    recording.reading("print")
     array = backend(spec.device).to_numpy(x._arr)
     notes = []
     if spec.device is not CPU:

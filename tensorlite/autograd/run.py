@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorlite import config
+from tensorlite.autograd import recording
 from tensorlite.autograd.op import TABLE, Entry
 
 seam: Callable | None = None  # (entry, arrays, outs) -> outputs: where every run goes, if there is one
+picks = [0]  # how often kernels were chosen anew
 trace: Callable | None = None  # () -> the ``extra`` of every new node, if there is one
 
 
@@ -48,6 +50,8 @@ def forget_picks(_: Any = None) -> None:
     for op in TABLE.values():
         if op.kind == "primitive":
             op.cache.clear()
+    picks[0] += 1
+    recording.changed()
 
 
 config.KERNELS.listeners.append(forget_picks)

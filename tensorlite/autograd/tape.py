@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.modes import mode, set_mode
 from tensorlite.autograd.node import Leaf, Node, Pick, extra_of, last_write
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, channels_last, contiguous_format
@@ -118,6 +119,8 @@ def _start(root: Tensor, g: Tensor | None, create_graph: bool) -> Tensor:
 
 def _walk(roots: list, starts: list, keep: bool, create_graph: bool, targets: list | None) -> list:
     """Go back from ``roots``. Without ``targets`` leaves accumulate; with them, their gradients are returned."""
+    if not keep:
+        recording.walked()
     before = mode()
     set_mode(before._replace(grad=create_graph, inference=False))
     try:

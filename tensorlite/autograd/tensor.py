@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Leaf, extra_of
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec, asked_format, spec_of
@@ -154,6 +155,7 @@ class Tensor:
                     "and complex dtype can require gradients)"
                 )
             self._node, self._view = Leaf(self), None
+            recording.changed()
             self._node.grad = self.__dict__.pop("_idle_grad", None)
         elif not requires_grad and node is not None:
             if not isinstance(node, Leaf):
@@ -164,6 +166,7 @@ class Tensor:
             if node.grad is not None:
                 self._idle_grad = node.grad
             self._node = None
+            recording.changed()
         return self
 
     @property
@@ -260,6 +263,8 @@ class Tensor:
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data: got {type(value).__name__}; wanted a Tensor")
+        recording.refuse("data: a tensor got other memory; a recorded program writes where it did when recorded")
+        recording.changed()
         self._arr, self._spec = value._arr, value._spec
 
     @property
@@ -289,6 +294,7 @@ class Tensor:
             raise GradError("numpy: can't call numpy() on Tensor that requires grad; use tensor.detach().numpy()")
         if self._spec.device is not CPU and not force:
             raise TypeError(f"numpy: can't convert a tensor on {self._spec.device}; use tensor.cpu() first")
+        recording.reading("numpy")
         return backend(self._spec.device).to_numpy(self._arr)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -302,10 +308,12 @@ class Tensor:
         """The one element as a Python number."""
         if self._spec.size != 1:
             raise GradError(f"item: a Tensor with {self._spec.size} elements cannot be converted to Scalar; wanted 1")
+        recording.reading("item")
         return to_python(backend(self._spec.device).to_numpy(self._arr))
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""
+        recording.reading("tolist")
         return to_python(backend(self._spec.device).to_numpy(self._arr), nested=True)
 
     def __bool__(self) -> bool:
@@ -313,6 +321,7 @@ class Tensor:
             raise GradError(
                 f"bool: Boolean value of Tensor with {self._spec.size} values is ambiguous; wanted exactly one"
             )
+        recording.reading("bool")
         return bool(self._arr.reshape(()))
 
     def __float__(self) -> float:
@@ -399,6 +408,7 @@ def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
     array = np.asarray(array)  # a NumPy scalar becomes 0-d: kernels read an array's memory
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    recording.made(array)
     t = new(Tensor)
     t._arr, t._ver, t._node, t._view = array, [0, 0], None, None
     t._spec = spec_of(
@@ -456,6 +466,7 @@ def zeros_of(spec: Spec) -> Tensor:
     """Zeros of this spec: the gradient of an output that nobody used."""
     array = spec.empty()
     array[...] = 0
+    recording.made(array)
     return wrap(array, spec)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import config
+from tensorlite.autograd import recording
 from tensorlite.autograd.node import Extra, Node
 from tensorlite.autograd.op import Entry
 from tensorlite.autograd.run import execute, set_seam
@@ -35,7 +36,7 @@ def _install() -> None:
     for layer in _layers:
         seam = functools.partial(layer, seam)
     watching = _find_nan in _layers
-    track_modules(watching)
+    track_modules(watching or recording.recorder is not None)
     set_seam(seam if _layers else None, _trace if watching else None)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.modes import Mode, mode
 from tensorlite.autograd.node import Leaf, Node, last_write, tick
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED
@@ -155,7 +156,7 @@ def assign(x: Tensor, y: Tensor, op: str) -> Tensor:
         y = y.to(x._spec.dtype)
         node = current_node(y)
     check_inplace(x, op, node is not None)
-    x._arr[...] = y._arr
+    recording.write(x._arr, y._arr)
     touch(x)
     if node is not None and node.__class__ is Node and any(v is y._arr for v in node.saved or ()):
         # the op saved its output, which is x from now on: a later write to x makes that stale, as in PyTorch. Where x
@@ -173,8 +174,8 @@ def previous(x: Tensor) -> Tensor:
     if not mode().grad:
         return alias(x)
     if x._spec.format is STRIDED:
-        return wrap(x._arr.copy(), x._spec.laid(CONTIGUOUS), node)
-    return wrap(x._arr.copy("K"), x._spec, node)
+        return wrap(recording.copied(x._arr), x._spec.laid(CONTIGUOUS), node)
+    return wrap(recording.copied(x._arr, "K"), x._spec, node)
 
 
 def inplace(op: str, x: Tensor, compute: Any) -> Tensor:

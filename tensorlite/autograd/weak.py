@@ -13,6 +13,11 @@ _cache: dict = {}
 _CATEGORY = {bool: BOOL, int: INTEGER, float: FLOAT}
 
 
+def numbers() -> list[Tensor]:
+    """The tensors that stand for Python numbers now."""
+    return list(_cache.values())
+
+
 def lift(value: Any, like: Any) -> Any:
     """``value`` as a 0-d tensor beside ``like``; whatever is not a Python number comes back as it was.
 

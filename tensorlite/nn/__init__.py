@@ -32,6 +32,7 @@ from tensorlite.nn.activation import (
     Threshold,
 )
 from tensorlite.nn.attention import MultiheadAttention
+from tensorlite.nn.compiled import OptimizedModule
 from tensorlite.nn.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from tensorlite.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from tensorlite.nn.dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d
@@ -154,6 +155,7 @@ __all__ = [
     "MaxPool2d",
     "Mish",
     "Module",
+    "OptimizedModule",
     "ModuleDict",
     "ModuleList",
     "MultiheadAttention",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tensorlite.autograd import run
+from tensorlite.autograd import recording, run
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Node, Pick, tick
 from tensorlite.autograd.op import Plan
@@ -74,6 +74,7 @@ class Hooked:
 def add(hooks: dict, hook: Any, prepend: bool = False) -> Handle:
     """Register a hook, before all others where ``prepend`` says so."""
     handle = Handle(hooks, hook)
+    recording.changed()
     if prepend:
         others = {k: v for k, v in hooks.items() if k != handle.id}
         for k in others:

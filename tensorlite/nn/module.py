@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.node import Handle
 from tensorlite.autograd.spec import asked_format, channels_last_3d
@@ -43,10 +44,12 @@ class Registry(MutableMapping):
     def __setitem__(self, name: str, value: Any) -> None:
         self._names.setdefault(name, self._default)
         self._values[name] = value
+        recording.changed()
 
     def __delitem__(self, name: str) -> None:
         del self._names[name]
         del self._values[name]
+        recording.changed()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -129,6 +132,7 @@ class Module(Stateful, Hooked):
         return {n for n, persistent in self._buffer_names.items() if not persistent}
 
     def __setattr__(self, name: str, value: Any) -> None:
+        recording.structure[0] += 1
         d = self.__dict__
         parameters = d.get("_parameter_names")
         if parameters is None:
@@ -181,6 +185,7 @@ class Module(Stateful, Hooked):
             d.pop(name, None)
 
     def __delattr__(self, name: str) -> None:
+        recording.changed()
         object.__delattr__(self, name)
         for names in (self._parameter_names, self._buffer_names, self._module_names):
             names.pop(name, None)
@@ -214,6 +219,7 @@ class Module(Stateful, Hooked):
                 )
         self._parameter_names[name] = None
         self.__dict__[name] = param
+        recording.changed()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Make ``tensor`` a buffer: it moves with the module, but no optimizer trains it.
@@ -230,6 +236,7 @@ class Module(Stateful, Hooked):
             )
         self._buffer_names[name] = persistent
         self.__dict__[name] = tensor
+        recording.changed()
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Make ``module`` a child under this name."""
@@ -409,6 +416,7 @@ class Module(Stateful, Hooked):
         for name in self._buffer_names:
             if d[name] is not None:
                 d[name] = fn(d[name])
+        recording.changed()
         return self
 
     def to(self: M, *args: Any, **kwargs: Any) -> M:
@@ -495,6 +503,8 @@ class Module(Stateful, Hooked):
 
 def clear_grad(p: Tensor, set_to_none: bool) -> None:
     """``p.grad`` dropped, or filled with zeros and cut from its history."""
+    if set_to_none:
+        recording.cleared(p)
     grad = p.grad
     if grad is None:
         return
@@ -543,3 +553,22 @@ def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> Handle:
 def register_module_full_backward_hook(hook: Callable[..., Any]) -> Handle:
     """``hook(module, grad_input, grad_output)`` after every module's backward."""
     return _hooks.add(_hooks_of_all().backward, hook)
+
+
+def _facts(module: Module) -> tuple:
+    """What a module's forward may depend on besides the values of its tensors."""
+    d = module.__dict__
+    members = (*module._parameter_names, *module._buffer_names, *module._module_names)
+    return (
+        *((k, v) for k, v in d.items() if v is None or isinstance(v, (bool, int, float, str, tuple))),
+        *((k, id(d[k])) for k in members),
+        None if module._hooks is None else tuple(tuple(getattr(module._hooks, k)) for k in Hooks.__slots__),
+    )
+
+
+def _own(module: Module) -> list[tuple[str, Any]]:
+    d = module.__dict__
+    return [(name, d[name]) for name in (*module._parameter_names, *module._buffer_names) if d[name] is not None]
+
+
+recording.Kind(Module, _own, _facts, lambda module: list(module.children()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.node import Leaf
 from tensorlite.autograd.tensor import Tensor, new
 from tensorlite.errors import GradError
@@ -46,6 +47,7 @@ class Parameter(Tensor):
                     "(only Tensors of floating point dtype can require gradients)"
                 )
             p._node = Leaf(p)
+        recording.parameters[id(p)] = p
         return p
 
     def __repr__(self) -> str:

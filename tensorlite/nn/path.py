@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from tensorlite.autograd import tracing
+from tensorlite.autograd import recording, tracing
 from tensorlite.nn import module as _module
 
 _stack: ContextVar[tuple] = ContextVar("tensorlite_module_path", default=())  # of (module, its name in the one before)
@@ -20,6 +20,7 @@ def current_path() -> str:
 @contextmanager
 def enter(module: Any):
     """Note that the forward of ``module`` runs: this is what ``module.path_tracker`` is set to."""
+    recording.module(module)
     stack = _stack.get()
     name = None
     if stack:  # the name by which the caller knows it; a grandchild called directly is found too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlite import dtypes
+from tensorlite.autograd import recording
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import ShapeError
@@ -92,6 +93,7 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[Te
         if not offsets._spec.size:
             raise RuntimeError("embedding_bag: include_last_offset: number of offsets should be at least 1")
         offsets = offsets[:-1]
+    recording.reading("embedding_bag with offsets")
     at = offsets._arr
     if at.size and (at[0] != 0 or (np.diff(at) < 0).any() or at[-1] > input._spec.size):
         raise ShapeError(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import dtypes
+from tensorlite.autograd import recording
 from tensorlite.autograd.methods import attach_method, method
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, PRESERVE, STRIDED, asked_format, format_like, spec_of
@@ -49,6 +50,7 @@ def _filled(shape: tuple, value: Any, dtype: Any, device: Any, requires_grad: bo
     array = spec.empty()
     if value is not None:
         array.fill(value)
+    recording.made(array)
     t = wrap(array, spec)
     return t.requires_grad_() if requires_grad else t
 
@@ -253,6 +255,7 @@ def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, req
 
 def _array(data: Any, d: dtype | None, copy: bool) -> np.ndarray:
     if isinstance(data, Tensor):
+        recording.reading("tensor")
         data = data._arr
     if isinstance(data, (np.ndarray, np.generic)):
         source = np.asarray(data)
@@ -342,6 +345,7 @@ def _dlpack(self: Tensor, **kwargs: Any) -> Any:
     kwargs.pop("stream", None)
     if not self._arr.flags.writeable:
         raise BufferError("__dlpack__: the tensor is on read-only memory; clone() it first")
+    recording.reading("__dlpack__")
     return self._arr.__dlpack__(**kwargs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import dtypes
+from tensorlite.autograd import recording
 from tensorlite.autograd.methods import method, op
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.primitive import primitive
@@ -61,10 +62,12 @@ class Generator:
         self.device = Device(device)
         backend(self.device)
         self._state = from_array(np.zeros(2, np.int64))
+        recording.generators.add(self)
         self.manual_seed(67280421310721)
 
     def manual_seed(self, seed: int) -> Generator:
         """Start over from ``seed`` (64 bits)."""
+        recording.refuse("manual_seed: a recorded program would not seed anew; seed outside of the compiled function")
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"manual_seed: seed {seed} overflows; wanted -2**63 to 2**64 - 1")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import dtypes
+from tensorlite.autograd import recording
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import ShapeError
@@ -187,6 +188,8 @@ def repeat_interleave(
     x = reshape(input, (-1,)) if dim is None else input
     at = 0 if dim is None else dim_of("repeat_interleave", dim, x._spec.ndim)
     n = x._spec.shape[at]
+    if isinstance(repeats, Tensor):
+        recording.reading("repeat_interleave")
     times = repeats._arr if isinstance(repeats, Tensor) else np.asarray(index("repeat_interleave", repeats))
     if times.dtype.kind not in "iu" or times.ndim > 1 or (times < 0).any():
         raise RuntimeError(
@@ -271,6 +274,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     >>> tl.bincount(tl.tensor([1, 3, 1]))
     tensor([0, 2, 0, 1])
     """
+    recording.reading("bincount")
     values = input._arr
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values.size and values.min() < 0):
         raise RuntimeError(

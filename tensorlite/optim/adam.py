@@ -8,7 +8,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import float32
 from tensorlite.ops.create import zeros, zeros_like
 from tensorlite.ops.update import adam
-from tensorlite.optim.optimizer import Optimizer, check, refuse_differentiable, with_gradients
+from tensorlite.optim.optimizer import Optimizer, check, rate, refuse_differentiable, with_gradients
 
 
 class Adam(Optimizer):
@@ -87,7 +87,7 @@ class Adam(Optimizer):
             [s["exp_avg_sq"] for s in states],
             [s["step"] for s in states],
             [s["max_exp_avg_sq"] for s in states] if group["amsgrad"] else (),
-            lr=group["lr"],
+            lr=rate(group),
             betas=group["betas"],
             eps=group["eps"],
             weight_decay=group["weight_decay"],

@@ -9,7 +9,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import float32
 from tensorlite.ops import adaptive
 from tensorlite.ops.create import full, full_like
-from tensorlite.optim.optimizer import Optimizer, check, refuse_differentiable, with_gradients
+from tensorlite.optim.optimizer import Optimizer, check, rate, refuse_differentiable, with_gradients
 
 
 class _Adaptive(Optimizer):
@@ -51,7 +51,7 @@ class _Adaptive(Optimizer):
         type(self).update(
             params,
             grads,
-            lr=group["lr"],
+            lr=rate(group),
             **{row: [self.state[p][name] for p in params] for row, name in rows.items()},
             **{name: group[setting] for name, setting in self._constants()},
         )

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.modes import enable_grad, no_grad
 from tensorlite.autograd.node import Handle
-from tensorlite.autograd.tensor import Tensor
+from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.nn.hooks import add
 from tensorlite.nn.module import clear_grad
 
@@ -88,6 +89,7 @@ class Optimizer:
             )
         group["params"] = params
         self.param_groups.append(group)
+        recording.changed()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
@@ -101,6 +103,7 @@ class Optimizer:
         Args:
             closure: computes the loss anew, gradients included, and returns it; its value is returned.
         """
+        recording.optimizer(self)
         for hook in list(self._pre_hooks.values()):
             hook(self, () if closure is None else (closure,), {})
         loss = None
@@ -169,6 +172,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        recording.changed()
         for name in ("_pre_hooks", "_post_hooks"):
             self.__dict__.setdefault(name, {})
         self.__dict__.setdefault("_steps_taken", 0)
@@ -211,7 +215,31 @@ def with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     return params, grads
 
 
+def rate(group: dict[str, Any], key: str = "lr") -> Tensor:
+    """The learning rate of a group as data: a program that was recorded reads it anew at every step."""
+    value = group[key]
+    return value if isinstance(value, Tensor) else from_array(recording.setting(group, key, value))
+
+
 def refuse_differentiable(differentiable: bool) -> None:
     """Steps are effects that no gradient passes."""
     if differentiable:
         raise NotImplementedError("optimizer: differentiable=True is not supported; wanted False")
+
+
+def _held(optimizer: Optimizer) -> list[tuple[str, Any]]:
+    """The tensors of an optimizer: parameters, what it keeps for each, settings that are tensors."""
+    found: list[tuple[str, Any]] = []
+    for g, group in enumerate(optimizer.param_groups):
+        found += [(f"parameter {k} of group {g}", p) for k, p in enumerate(group["params"])]
+        found += [(f"{key} of group {g}", v) for key, v in group.items() if isinstance(v, Tensor)]
+    for state in optimizer.state.values():
+        found += [(key, v) for key, v in state.items() if isinstance(v, Tensor)]
+    return found
+
+
+def _facts(optimizer: Optimizer) -> tuple:
+    return (tuple(tuple(map(id, g["params"])) for g in optimizer.param_groups), len(optimizer.state))
+
+
+recording.Kind(Optimizer, _held, _facts)

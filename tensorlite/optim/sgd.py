@@ -7,7 +7,7 @@ from typing import Any
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.create import zeros_like
 from tensorlite.ops.update import sgd
-from tensorlite.optim.optimizer import Optimizer, check, refuse_differentiable, with_gradients
+from tensorlite.optim.optimizer import Optimizer, check, rate, refuse_differentiable, with_gradients
 
 
 class SGD(Optimizer):
@@ -70,7 +70,7 @@ class SGD(Optimizer):
     def _update(self, group: dict[str, Any]) -> None:
         params, grads = with_gradients(group)
         settings = dict(
-            lr=group["lr"],
+            lr=rate(group),
             momentum=group["momentum"],
             dampening=group["dampening"],
             weight_decay=float(group["weight_decay"]),

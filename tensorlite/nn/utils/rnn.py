@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import ShapeError
 from tensorlite.ops.create import as_tensor, full
@@ -132,6 +133,7 @@ def pack_padded_sequence(
     (tensor([1, 3, 2]), tensor([2, 1]))
     """
     name = "pack_padded_sequence"
+    recording.reading(name)
     counts = np.asarray(lengths._arr if isinstance(lengths, Tensor) else lengths)
     shape = input._spec.shape
     if len(shape) < 2:
@@ -180,6 +182,7 @@ def pad_packed_sequence(
     """
     if not isinstance(sequence, PackedSequence):
         raise TypeError(f"pad_packed_sequence: got a {type(sequence).__name__}; wanted a PackedSequence")
+    recording.reading("pad_packed_sequence")
     data, sizes = sequence.data, sequence.batch_sizes._arr
     steps, batch = len(sizes), int(sizes[0])
     if total_length is not None:

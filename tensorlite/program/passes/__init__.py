@@ -1,0 +1,20 @@
+"""Passes: small changes of a recorded program that keep what it computes. Floor 4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensorlite.program.passes import dead
+from tensorlite.program.plan import Plan
+
+# in this order; each takes a plan and says how much it did
+PASSES: dict[str, Callable[[Plan], int]] = {"dead": dead.run}
+PASSES["reuse"] = lambda plan: 0  # a matter of placing buffers, which comes last
+
+
+def apply(plan: Plan, on: dict[str, bool]) -> None:
+    """Run the passes that are on, then give every buffer its place."""
+    for name, run in PASSES.items():
+        if on[name] and (n := run(plan)):
+            plan.applied.append(f"{name} {n}")
+    plan.place(reuse=on["reuse"])
