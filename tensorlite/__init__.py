@@ -377,6 +377,7 @@ if _TYPE_CHECKING:
         metrics as metrics,
         nn as nn,
         optim as optim,
+        program as program,
         text as text,
         train as train,
         utils as utils,
@@ -391,7 +392,8 @@ strided = "strided"
 
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
 _LAZY = {
-    name: name for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "text", "train", "utils", "vision")
+    name: name
+    for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "program", "text", "train", "utils", "vision")
 } | {"load": "io", "save": "io", "compile": "program"}
 
 
