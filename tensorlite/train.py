@@ -7,6 +7,7 @@ import copy
 import itertools
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from tensorlite import metrics as metric_table
+from tensorlite.autograd import recording
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.callbacks import Callback
-from tensorlite.errors import DataError, TrainingError
+from tensorlite.errors import CaptureError, DataError, TrainingError
 from tensorlite.nn.module import Module
 from tensorlite.nn.utils import clip_grad_norm_, clip_grad_value_
 from tensorlite.ops.join import cat
+from tensorlite.program.compiled import Compiled
 from tensorlite.utils import rng
 
 FORMAT = 1  # of state_dict
@@ -50,6 +53,9 @@ class Trainer:
         l1, l2: the factors of sum |w| and sum w * w, over parameters of two dimensions or more (weights, not biases),
             that are added to the loss. They count in the gradient, not in the losses that are reported.
         device: where batches are moved to; None leaves them where they are.
+        compile: record what is done to a batch and replay it (``tensorlite.compile``), from the second batch of a shape
+            on, with the same results. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on
+            stderr says why. Python's own side effects in ``compute`` are not replayed: turn it off for those.
 
     >>> import tensorlite as tl
     >>> from tensorlite.train import Trainer
@@ -77,6 +83,7 @@ class Trainer:
         l1: float = 0.0,
         l2: float = 0.0,
         device: Any = None,
+        compile: bool = True,
     ) -> None:
         if accumulate < 1:
             raise ValueError(f"Trainer: accumulate {accumulate}; wanted 1 or more")
@@ -88,6 +95,10 @@ class Trainer:
         self.accumulate, self.clip_grad_norm, self.clip_grad_value = accumulate, clip_grad_norm, clip_grad_value
         self.l1, self.l2 = l1, l2
         self._compute = compute
+        self.compile = compile
+        self._structure = -1  # what recording.structure was when the model was last looked through
+        self._learning = Compiled(self._learn, after=2)
+        self._judging = Compiled(self._computed, after=2)
         self.epochs, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
@@ -246,16 +257,13 @@ class Trainer:
             raise DataError("fit: got a batch of 0 samples; wanted 1 or more")
         value, seen = 0.0, []
         for k, (batch, size) in enumerate(zip(batches, sizes)):
-            loss, prediction, target = self._computed(batch)
+            share = size / samples if len(batches) > 1 else 1.0
+            penalties = (self.l1, self.l2) if k == 0 else (0.0, 0.0)
+            loss, prediction, target = self._replayed(self._learning, batch, share, penalties)
             found = loss.item()
             if not math.isfinite(found):
                 raise TrainingError(self._report(f"the loss is {found}", batch))
-            if len(batches) > 1:
-                loss = loss * (size / samples)
-            if (self.l1 or self.l2) and k == 0:
-                loss = loss + self._penalty()
-            loss.backward()
-            value += found * (size / samples)
+            value += found * share
             if self.metrics:
                 seen.append((_detached(prediction), target))
         if self.clip_grad_value is not None:
@@ -275,14 +283,45 @@ class Trainer:
         self._total += value * samples
         self._count += samples
 
-    def _penalty(self) -> Any:
+    def _learn(self, batch: Any, share: float, penalties: tuple[float, float]) -> tuple[Tensor, Any, Any]:
+        """The gradients of a batch's loss, times its share of the step, added to ``.grad``; gives loss and prediction."""
+        loss, prediction, target = self._computed(batch)
+        total = loss if share == 1.0 else loss * share
+        if any(penalties):
+            total = total + self._penalty(*penalties)
+        total.backward()
+        return loss.detach(), _detached(prediction) if self.metrics else None, target
+
+    def _replayed(self, compiled: Compiled, *args: Any) -> Any:
+        """What a function of ours gives, replayed if it can be."""
+        if self.compile and self._structure != recording.structure[0]:
+            self._structure = recording.structure[0]
+            if any(m._hooks for m in self.model.modules()):
+                self._not_compiled("the model has hooks, which a replay would not call")
+        if not self.compile:
+            return compiled.fn(*args)
+        try:
+            return compiled(*args)
+        except CaptureError as error:
+            self._not_compiled(str(error).splitlines()[0])
+            return compiled.fn(*args)
+
+    def _not_compiled(self, why: str) -> None:
+        self.compile = False
+        print(f"Trainer: the steps are not compiled: {why}", file=sys.stderr)
+
+    def _reached(self) -> tuple:
+        """What a recorder finds through this object."""
+        return self.model, self.optimizer, self.loss, self._compute, type(self).compute
+
+    def _penalty(self, l1: float, l2: float) -> Any:
         terms: list[Tensor] = []
         for w in self.model.parameters():
             if w.ndim > 1 and w.requires_grad:
-                if self.l1:
-                    terms.append(w.abs().sum() * self.l1)
-                if self.l2:
-                    terms.append((w * w).sum() * self.l2)
+                if l1:
+                    terms.append(w.abs().sum() * l1)
+                if l2:
+                    terms.append((w * w).sum() * l2)
         return sum(terms)
 
     # ---- evaluate, predict
@@ -295,7 +334,7 @@ class Trainer:
         with self._evaluating():
             for batch in loader:
                 batch = self._moved(batch)
-                loss, prediction, target = self._computed(batch)
+                loss, prediction, target = self._replayed(self._judging, batch)
                 size = _length(batch)
                 total += loss.item() * size
                 count += size

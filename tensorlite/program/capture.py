@@ -90,6 +90,15 @@ class Capture:
         tensors |= {id(t): t for t in declared}
         return [Gradient(t) for t in tensors.values() if t._node.__class__ is Leaf]
 
+    def surroundings(self) -> dict[str, Any]:
+        """The plain values that the function reaches, and what its modules are set to."""
+        found = {name: c.cell_contents if k is None else c.get(k) for c, k, _, name in self.reach.values}
+        for x in self.holders.values():
+            for k, fact in enumerate(recording.Kind.of(x).facts(x)):  # type: ignore[union-attr]
+                pair = isinstance(fact, tuple) and len(fact) == 2 and isinstance(fact[0], str)
+                found[f"{fact[0] if pair else k} of {type(x).__name__} at {id(x):#x}"] = fact
+        return found
+
     def _results(self, result: Any) -> None:
         """Where each tensor of the result comes from: ("arg", k), ("state", tensor) or ("part", part, spec)."""
         self.results: list[Tensor] = []

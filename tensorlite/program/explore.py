@@ -38,6 +38,9 @@ class Reach:
             self.tensors[id(x)] = (name, x)
         elif (kind := Kind.of(x)) is not None:
             self._hold(x, kind)
+        elif hasattr(x, "_reached"):  # an object of this package that says what it works with
+            for part in x._reached():
+                self._visit(part, name, names, depth + 1)
         elif isinstance(x, functools.partial):
             for k, v in enumerate((x.func, *x.args, *x.keywords.values())):
                 self._visit(v, f"{name}[{k}]", names, depth + 1)
