@@ -107,6 +107,7 @@ def train(
     say(f"LSTM: {sum(p.numel() for p in net.parameters()):,} parameters on {device}")
 
     trainer = Trainer(net, optimizer, F.cross_entropy, metrics=["accuracy"], clip_grad_norm=1.0, device=device,
+                      compile=False,  # Reader packs by lengths that it reads from the batch
                       callbacks=[Schedule(schedule, "step")])  # fmt: skip
     result = run.fit(
         trainer,
