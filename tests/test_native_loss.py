@@ -1,5 +1,7 @@
-"""Compiled losses of pairs: every instruction set, kind, reduction, size class and special value, in float64 beside."""
+"""Compiled losses of pairs: every instruction set, kind, reduction, size class and special value, in wider numbers
+beside; those near the largest beside PyTorch, too."""
 
+import itertools
 import math
 
 import numpy as np
@@ -21,23 +23,25 @@ KINDS = [
     ("logits", 0.0, 0.0),
 ]
 REDUCTIONS = ["none", "sum", "mean"]
-SPECIAL = [math.inf, -math.inf, math.nan, -0.0, 1e-40, 1e38, -1e38, 90.0, -104.0, -800.0]
+# LARGE is nine tenths of the largest number of the dtype: twice as much overflows
+LARGE = 0.9
+SPECIAL = [math.inf, -math.inf, math.nan, -0.0, 1e-40, 90.0, -104.0, -800.0]
 
 
-def formulas(kind, bound, steep, x, t):
-    """Losses and slopes, in float64."""
+def formulas(kind, bound, steep, share, x, t, fit):
+    """Losses, and slopes times a share, in wider numbers; ``fit`` makes inf of what the dtype does not hold."""
     with np.errstate(all="ignore"):
-        d = x - t
-        if kind == "squared":
-            return d**2, 2 * d
+        d = fit(x - t)
+        if kind == "squared":  # as PyTorch has it: the share of a mean goes with the 2, and then comes the gradient
+            return d**2, fit(d * (2 * share))
         if kind == "absolute":
-            return np.abs(d), np.sign(d)
+            return np.abs(d), np.sign(d) * share
         if kind == "huber":
             far = np.abs(d) > bound
             loss = np.where(far, steep * (np.abs(d) - bound / 2), d * d * steep / bound / 2)
-            return loss, np.where(far, np.sign(d) * steep, d * (steep / bound))
+            return loss, np.where(far, np.sign(d) * steep, d * (steep / bound)) * share
         log_sigmoid = np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
-        return (1 - t) * x - log_sigmoid, np.exp(log_sigmoid) - t
+        return (1 - t) * x - log_sigmoid, (np.exp(log_sigmoid) - t) * share
 
 
 def close(a, b, bound):
@@ -45,31 +49,40 @@ def close(a, b, bound):
         return (np.abs(a - b) <= bound) | (a == b) | (np.isnan(a) & np.isnan(b))
 
 
-def compare(n, form, d, reduction, rng, special=False):
-    kind, bound, steep = form
+def drawn(n, kind, d, rng, special):
+    """x and t; the targets of logits are probabilities, whatever the logits are."""
     x, t = rng.standard_normal(n) * 3, rng.random(n)
     if special:
-        x = np.where(rng.random(n) < 0.1, rng.choice(SPECIAL, n), x)
-    x, t = tl.tensor(x, dtype=d), tl.tensor(t, dtype=d)
+        large = LARGE * tl.finfo(d).max
+        values = [*SPECIAL, large, -large]
+        x = np.where(rng.random(n) < 0.1, rng.choice(values, n), x)
+        t = np.where(rng.random(n) < 0.1, rng.choice(values, n), t) if kind != "logits" else t
+    return tl.tensor(x, dtype=d), tl.tensor(t, dtype=d)
+
+
+def compare(n, form, d, reduction, rng, special=False):
+    kind, bound, steep = form
+    x, t = drawn(n, kind, d, rng, special)
     g = tl.tensor(rng.standard_normal(n if reduction == "none" else ()), dtype=d)
     how = dict(kind=kind, bound=bound, steep=steep, reduction=reduction)
     y, dx = (v.double().numpy() for v in (pointwise_loss_p(x, t, **how), pointwise_loss_dx_p(g, x, t, **how)))
-    a, b, h = (v.double().numpy() for v in (x, t, g))
-    loss, slope = formulas(kind, bound, steep, a, b)
-    eps, largest = tl.finfo(d).eps, tl.finfo(d).max
+    a, b, h = (v.numpy().astype(np.longdouble if d is tl.float64 else np.float64) for v in (x, t, g))
+    eps, largest, share = tl.finfo(d).eps, tl.finfo(d).max, 1 / n if reduction == "mean" else 1
+    fit = lambda v: np.where(np.abs(v) > largest, np.sign(v) * math.inf, v)
+    loss, slope = formulas(kind, bound, steep, share, a, b, fit)
     with np.errstate(all="ignore"):
-        want_dx = slope * h / (n if reduction == "mean" else 1)
+        want_dx = slope * h
         # what a difference of terms of this size may lose; the share is rounded once more
         size = np.abs(loss) + np.abs(a) + 1
         if reduction == "none":
             want, off = loss, 8 * eps * size
         else:
-            want = loss.sum() / (n if reduction == "mean" else 1)
-            off = 16 * eps * size.sum() / (n if reduction == "mean" else 1)
-        want, want_dx = (np.where(np.abs(v) > largest, np.sign(v) * math.inf, v) for v in (want, want_dx))
+            want = fit(loss.sum()) * share  # inf where the sum is, if it is one of a mean too
+            off = 16 * eps * size.sum() * share
+        want, want_dx = fit(want), fit(want_dx)
     where = (n, form, d, reduction, special)
     assert close(y, want, off).all(), where
-    assert close(dx, want_dx, 8 * eps * (np.abs(want_dx) + np.abs(h))).all(), where
+    assert close(dx, want_dx, 8 * eps * (np.abs(want_dx) + np.abs(h * share))).all(), where
 
 
 @compiled
@@ -82,7 +95,7 @@ def test_losses_of_pairs(isa, d):
             for reduction in REDUCTIONS:
                 for n in (1, 7, 16, 33, 1000, 40_000):
                     compare(n, form, d, reduction, rng)
-                compare(500, form, d, "none", rng, special=True)
+                compare(500, form, d, reduction, rng, special=True)
 
 
 @compiled
@@ -95,6 +108,54 @@ def test_logits_keep_the_small_end(isa, d):
         y = tl.nn.functional.binary_cross_entropy_with_logits(tl.tensor(x), tl.ones(5000, dtype=d), reduction="none")
     want = np.log1p(np.exp(-x.astype(np.longdouble)))
     assert (np.abs(y.numpy() / want - 1) <= 4 * tl.finfo(d).eps).all()
+
+
+@pytest.mark.parametrize("kernels", ["plain", pytest.param("native", marks=compiled)])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("d", FLOATS)
+def test_a_slope_overflows_where_it_does_in_pytorch(d, create_graph, kernels):
+    """2 (x - t) is inf beyond half of the largest number; 2 / n (x - t), a mean's, is not."""
+    large = tl.finfo(d).max * LARGE
+    with config.KERNELS(kernels), np.errstate(over="ignore"):
+        for reduction, want in (("none", math.inf), ("sum", math.inf), ("mean", large / 5)):
+            x, t = (tl.tensor([a, -a, *[1.0] * 8], dtype=d, requires_grad=True) for a in (large, 0.0))
+            y = tl.nn.functional.mse_loss(x, t, reduction=reduction).sum()
+            for found, sign in zip(tl.autograd.grad(y, (x, t), create_graph=create_graph), (1, -1)):
+                assert np.allclose(found.detach().numpy()[:2], [want * sign, -want * sign], rtol=4 * tl.finfo(d).eps)
+
+
+@pytest.mark.parametrize("kernels", ["plain", pytest.param("native", marks=compiled)])
+@pytest.mark.parametrize("d", FLOATS)
+def test_a_mean_is_inf_where_its_sum_is(d, kernels):
+    x = tl.full((8,), tl.finfo(d).max / 4, dtype=d)
+    with config.KERNELS(kernels), np.errstate(over="ignore"):
+        means = [float(tl.nn.functional.l1_loss(x[:n], tl.zeros(n, dtype=d))) for n in (2, 8)]
+    assert means == [tl.finfo(d).max / 4, math.inf]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kernels", ["plain", pytest.param("native", marks=compiled)])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("d", FLOATS)
+def test_special_values_beside_pytorch(d, reduction, kernels):
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(0)
+    calls = [("mse_loss", {}), ("l1_loss", {}), ("binary_cross_entropy_with_logits", {})]
+    calls += [("huber_loss", dict(delta=b)) for b in (0.75, 3.0)]
+    calls += [("smooth_l1_loss", dict(beta=b)) for b in (0.0, 0.5, 3.0)]
+    for (name, how), scale in itertools.product(calls, (0.3, 4.0)):
+        pairs = drawn(400, "logits" if "logits" in name else "others", d, rng, special=True)
+        found = []
+        for library, F in ((torch, torch.nn.functional), (tl, tl.nn.functional)):
+            x, t = (library.from_numpy(v.numpy().copy()).requires_grad_() for v in pairs)
+            with config.KERNELS(kernels), np.errstate(all="ignore"):
+                y = getattr(F, name)(x, t, reduction=reduction, **how)
+                y.backward(library.full(tuple(y.shape), scale, dtype=x.dtype))
+            found.append([v.detach().numpy() for v in (y, x.grad, t.grad)])
+        for what, theirs, ours in zip(("y", "dx", "dt"), *found):
+            if name == "l1_loss" or how == dict(beta=0.0):  # sign(nan) is 0 in PyTorch, nan here as in NumPy
+                theirs = np.where(np.isnan(ours) & (theirs == 0), np.nan, theirs)
+            eps = tl.finfo(d).eps
+            assert np.allclose(ours, theirs, rtol=32 * eps, atol=8 * eps, equal_nan=True), (name, how, scale, what)
 
 
 @compiled
@@ -133,7 +194,7 @@ def test_fuzz_losses():
         rng = np.random.default_rng(seed)
         form, d = KINDS[rng.integers(len(KINDS))], FLOATS[rng.integers(2)]
         special = bool(rng.integers(2))
-        reduction = "none" if special else REDUCTIONS[rng.integers(3)]
+        reduction = REDUCTIONS[rng.integers(3)]
         try:
             with config.ISA(ISAS[rng.integers(3)]):
                 compare(int(rng.integers(1, 2000)), form, d, reduction, rng, special)

@@ -57,7 +57,8 @@ py::object forward(const Pairs& p) {
         if (!sums) return;
         double total = 0;
         for (std::int64_t k = 0; k * part < p.count; ++k) total += sums[k];
-        *y = static_cast<T>(p.mean ? total / static_cast<double>(p.count) : total);
+        *y = static_cast<T>(total);  // inf where the sum is, even if a mean would not be: as in PyTorch
+        if (p.mean) *y /= static_cast<T>(p.count);
     });
 }
 
@@ -68,7 +69,8 @@ py::object backward(const Pairs& p) {
         T* dx = data<T>(a[3]);
         tl::Unlock unlock(p.count);
         const auto kernel = TL_PICK(pair_losses_dx<T>);
-        const T one = p.none ? T(1) : p.mean ? *dy / static_cast<T>(p.count) : *dy;
+        const bool shared = p.mean && p.kind != Kind::squared;  // its slope has the share already
+        const T one = p.none ? T(1) : shared ? *dy / static_cast<T>(p.count) : *dy;
         tl::spread(p.count, 1, [&](std::int64_t from, std::int64_t to) {
             kernel(p, to - from, p.none ? dy + from : nullptr, one, x + from, t + from, dx + from);
         });

@@ -32,12 +32,13 @@ TL_INLINE V log1p_of_part(const V& e) {
 // Each has the loss of a pair, and its slope along x.
 template <class T>
 struct Squared {
-    explicit Squared(const Pairs&) {}
+    T two;  // shared out among the pairs of a mean here, so that a slope is inf where PyTorch's is
+    explicit Squared(const Pairs& f) : two(static_cast<T>(f.mean ? 2.0 / static_cast<double>(f.count) : 2.0)) {}
     TL_ALWAYS Vec<T> value(const Vec<T>& x, const Vec<T>& t) const {
         const Vec<T> d = x - t;
         return d * d;
     }
-    TL_ALWAYS Vec<T> slope(const Vec<T>& x, const Vec<T>& t) const { return (x - t) * T(2); }
+    TL_ALWAYS Vec<T> slope(const Vec<T>& x, const Vec<T>& t) const { return (x - t) * two; }
 };
 
 template <class T>

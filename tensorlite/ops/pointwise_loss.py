@@ -41,6 +41,11 @@ def pointwise_loss_p(xp, x, t, out, *, kind, bound, steep, reduction):
         xp.true_divide(out, out.dtype.type(loss.size), out=out)
 
 
+def _twice(size: int, reduction: str) -> float:
+    """What x - t is multiplied by in the slope of a square, its share of a mean with it: inf where PyTorch's is inf."""
+    return 2.0 / max(size, 1) if reduction == "mean" else 2.0
+
+
 def _huber(xp: Any, size: Any, bound: float, steep: float) -> Any:
     return xp.where(size <= bound, size * size * (0.5 * steep / bound), (size - 0.5 * bound) * steep)
 
@@ -54,12 +59,12 @@ def pointwise_loss_dx_p(xp, dy, x, t, out, *, kind, bound, steep, reduction):
     else:
         off = xp.subtract(x, t)
         if kind == "squared":
-            slope = off * 2
+            slope = off * _twice(out.size, reduction)
         elif kind == "absolute":
             slope = xp.sign(off)
         else:
             slope = xp.clip(off, -bound, bound) * (steep / bound)
-    share = dy / out.dtype.type(max(out.size, 1)) if reduction == "mean" else dy
+    share = dy / out.dtype.type(max(out.size, 1)) if reduction == "mean" and kind != "squared" else dy
     xp.multiply(slope, share, out=out)
 
 
@@ -75,25 +80,29 @@ def _(x, t, *, kind, bound, steep, reduction):
 pointwise_loss_dx_p.spec(lambda dy, x, t, *, kind, bound, steep, reduction: x.packed())
 
 
-def _share(g: Tensor, x: Spec, reduction: str) -> Tensor:
-    return g / max(x.size, 1) if reduction == "mean" else g
+def _share(g: Tensor, x: Spec, kind: str, reduction: str) -> Tensor:
+    return g / max(x.size, 1) if reduction == "mean" and kind != "squared" else g
 
 
-def _slope(x: Tensor, t: Tensor, kind: str, bound: float, steep: float) -> Tensor:
+def _slope(x: Tensor, t: Tensor, kind: str, bound: float, steep: float, reduction: str) -> Tensor:
     if kind == "logits":
         return sigmoid_p(x) - t
     off = x - t
     if kind == "squared":
-        return off * 2.0
+        return off * _twice(x._spec.size, reduction)
     return sign_p(off) if kind == "absolute" else clamp_p(off, -bound, bound) * (steep / bound)
 
 
 def _along_t(g, x, t, kind, bound, steep, reduction):
-    return _share(g, x._spec, reduction) * -(x if kind == "logits" else _slope(x, t, kind, bound, steep))
+    if kind == "logits":  # shared out last, so that it is inf where PyTorch's is
+        return _share(g * -x, x._spec, kind, reduction)
+    return _share(g, x._spec, kind, reduction) * -_slope(x, t, kind, bound, steep, reduction)
 
 
 pointwise_loss_p.grad(
-    x=lambda g, x, t, kind, bound, steep, reduction: _share(g, x._spec, reduction) * _slope(x, t, kind, bound, steep),
+    x=lambda g, x, t, kind, bound, steep, reduction: (
+        _share(g, x._spec, kind, reduction) * _slope(x, t, kind, bound, steep, reduction)
+    ),
     t=_along_t,
 )
 pointwise_loss_p.fused_grad(
