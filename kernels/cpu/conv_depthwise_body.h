@@ -28,7 +28,7 @@ TL_INLINE void each_tile_of_channels(std::int64_t channels, std::int64_t most, F
     if (channels % L) f(std::int64_t{1}, std::max<std::int64_t>(channels - L, 0), full * L);
 }
 
-constexpr std::int64_t vectors_at_once = registers == 32 ? 4 : 2;
+constexpr int vectors_at_once = registers == 32 ? 4 : 2;
 
 // Windows of neighbouring pixels: taps by rows, where they lie, steps.
 template <class T>
@@ -41,6 +41,7 @@ struct Windows {
 
 template <class T, bool whole>
 struct LastTile {
+    static constexpr int widest = vectors_at_once;
     using Call = void (*)(const Windows<T>&, const T* from, const T* w, const T* bias, T* to);
     template <int M, int V>
     static void call(const Windows<T>& s, const T* from, const T* w, const T* bias, T* to) {
@@ -70,10 +71,12 @@ struct LastTile {
     }
 };
 
-// Few channels: one vector that is not whole.
-template <class Kind>
-static typename Kind::Call part_of_vector(std::int64_t rows) {
-    return tile_of<Kind, 1>(rows, std::make_index_sequence<4>());
+// Few channels: one vector that is not whole. A vector of two is, for there are two channels at least.
+template <template <class, bool> class Kind, class T>
+static typename Kind<T, true>::Call tile_of_channels(std::int64_t rows, std::int64_t vectors, std::int64_t channels) {
+    if constexpr (lanes<T> > 2)
+        if (channels < lanes<T>) return tile_of<Kind<T, false>, 1>(rows, std::make_index_sequence<4>());
+    return tile_of<Kind<T, true>>(rows, vectors);
 }
 
 // Rows [a, b) of a source image as pixels of the destination's channels: what is to be joined one after the other.
@@ -153,8 +156,7 @@ static void depthwise_last_row(const tl::Depthwise& d, const tl::Phase& phase, c
             const std::int64_t tiles = (count + most - 1) / most;
             for (std::int64_t t = 0; t < tiles; ++t) {
                 const std::int64_t p = run.begin + count * t / tiles, m = run.begin + count * (t + 1) / tiles - p;
-                const auto tile = channels < L ? part_of_vector<LastTile<T, false>>(m)
-                                               : tile_of<LastTile<T, true>>(m, vectors);
+                const auto tile = tile_of_channels<LastTile, T>(m, vectors, channels);
                 tile(s, from + p * s.step + c, w + c, bias ? bias + c : nullptr, to + p * s.made_step + c);
             }
         }
@@ -186,6 +188,7 @@ static void depthwise_last(const tl::Depthwise& d, const T* source, const T* w, 
 // Sums of M taps of a row over `count` pixels.
 template <class T, bool whole>
 struct LastSums {
+    static constexpr int widest = vectors_at_once;
     using Call = void (*)(const Windows<T>&, std::int64_t count, const T* x, const T* dy, std::int64_t sums_step,
                           T* sums);
     template <int M, int V>
@@ -236,8 +239,7 @@ static void depthwise_dw_row(const tl::Depthwise& d, const tl::Run& rows, std::i
             const auto sum = [&](std::int64_t j, std::int64_t m, std::int64_t a, std::int64_t b) {
                 if (a >= b) return;
                 s.columns = &phase.columns.taps[j];
-                const auto tile = channels < L ? part_of_vector<LastSums<T, false>>(m)
-                                               : tile_of<LastSums<T, true>>(m, vectors);
+                const auto tile = tile_of_channels<LastSums, T>(m, vectors, channels);
                 tile(s, b - a, row + a * s.step, dy + a * channels + c, wide, sums + (r * kernel + j) * wide + place);
             };
             for (std::int64_t t = 0; t < tiles; ++t) {
@@ -320,6 +322,7 @@ struct Plane {
 
 template <class T>
 struct PlaneTile {
+    static constexpr int widest = 2;
     using Call = void (*)(const Plane<T>&, const T* from, const T* w, T bias, T* to, std::int64_t pixels);
     template <int M, int V>
     static void call(const Plane<T>& s, const T* from, const T* w, T bias, T* to, std::int64_t pixels) {
@@ -352,7 +355,7 @@ static void plane_phase(const Plane<T>& s, std::int64_t rows, std::int64_t width
     constexpr std::int64_t L = lanes<T>;
     // masks cost only without AVX-512: there the last vectors do some pixels once more
     const bool again = TL_LEVEL < 2 && width >= L;
-    const std::int64_t vectors = (width + L - 1) / L, at_once = std::min<std::int64_t>(again ? width / L : vectors, 2);
+    const std::int64_t vectors = (width + L - 1) / L, at_once = std::min<std::int64_t>(again ? width / L : vectors, PlaneTile<T>::widest);
     for (std::int64_t v = 0; v < vectors; v += at_once) {
         const std::int64_t now = again ? at_once : std::min(at_once, vectors - v);
         const std::int64_t p = again ? std::min(v * L, width - now * L) : v * L;

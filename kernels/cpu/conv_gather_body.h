@@ -17,6 +17,7 @@ struct Panel {
 // M pixels by V vectors of channels.
 template <class T>
 struct GatherTile {
+    static constexpr int widest = 4;
     using Call = void (*)(const Panel<T>&, const T*, T*);
     template <int M, int V>
     static void call(const Panel<T>& p, const T* from, T* to);

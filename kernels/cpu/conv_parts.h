@@ -9,15 +9,12 @@ static typename Kind::Call tile_of(std::int64_t rows, std::index_sequence<M...>)
     return table[rows - 1];
 }
 
-template <class Kind>
+// From 1 to Kind::widest vectors.
+template <class Kind, int V = 1>
 static typename Kind::Call tile_of(std::int64_t rows, std::int64_t vectors) {
-    constexpr auto most = [](int v) { return static_cast<std::size_t>(tl::tile_rows(registers, v)); };
-    switch (vectors) {
-        case 1: return tile_of<Kind, 1>(rows, std::make_index_sequence<most(1)>());
-        case 2: return tile_of<Kind, 2>(rows, std::make_index_sequence<most(2)>());
-        case 3: return tile_of<Kind, 3>(rows, std::make_index_sequence<most(3)>());
-        default: return tile_of<Kind, 4>(rows, std::make_index_sequence<most(4)>());
-    }
+    if constexpr (V < Kind::widest)
+        if (vectors > V) return tile_of<Kind, V + 1>(rows, vectors);
+    return tile_of<Kind, V>(rows, std::make_index_sequence<static_cast<std::size_t>(tl::tile_rows(registers, V))>());
 }
 
 // Taps of a side that meet the source, not the zeros around it, for its k-th destination coordinate.

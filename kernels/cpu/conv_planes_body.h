@@ -14,6 +14,7 @@ struct Planes {
 // M features of V vectors of a row's pixels.
 template <class T>
 struct PlanesTile {
+    static constexpr int widest = lanes<T> > 2 ? 3 : 2;  // rows are of 8 pixels at least: more than three vectors of two
     using Call = void (*)(const Planes<T>&, const T* w, std::int64_t o, const T* from, T* to, std::int64_t pixels);
     template <int M, int V>
     static void call(const Planes<T>& p, const T* w, std::int64_t o, const T* from, T* to, std::int64_t pixels) {

@@ -15,6 +15,7 @@ struct Few {
 // M output channels by V rows, dy in planes: vectors lie along pixels, `sums` are [o][row][lanes].
 template <class T>
 struct FewPlanes {
+    static constexpr int widest = 4;
     using Call = void (*)(const Few<T>&, std::int64_t row, const T* x, const T* dy, T* sums);
     template <int M, int V>
     static void call(const Few<T>& f, std::int64_t row, const T* x, const T* dy, T* sums) {
@@ -50,6 +51,7 @@ struct FewPlanes {
 // M rows by V vectors of output channels, dy channels last: `sums` are [row][o].
 template <class T>
 struct FewPixels {
+    static constexpr int widest = registers == 32 ? 4 : 2;
     using Call = void (*)(const Few<T>&, std::int64_t row, const T* x, const T* dy, T* sums);
     template <int M, int V>
     static void call(const Few<T>& f, std::int64_t row, const T* x, const T* dy, T* sums) {
@@ -120,7 +122,7 @@ static void few_task(const tl::FewCut& f, const T* x, const T* dy, T* sums, std:
         const Few<T> few{f.taps.data(), images, (p1 - p0) * c.ow, f.copy, c.og * plane,
                          c.y_last ? c.og : plane, rows, chunk == chunk0};
         if (c.y_last) {
-            in_parts(c.og / L, registers == 32 ? 4 : 2, [&](std::int64_t v, std::int64_t vectors) {
+            in_parts(c.og / L, FewPixels<T>::widest, [&](std::int64_t v, std::int64_t vectors) {
                 in_parts(rows, tl::tile_rows(registers, vectors), [&](std::int64_t r, std::int64_t count) {
                     tile_of<FewPixels<T>>(count, vectors)(few, r, copies, from + v * L, sums + r * c.og + v * L);
                 });

@@ -14,6 +14,7 @@ struct Pixels {
 
 template <class T>
 struct WeightsTile {
+    static constexpr int widest = 4;
     using Call = void (*)(const Pixels<T>&, const T*, const T*, T*);
     template <int M, int V>
     static void call(const Pixels<T>& p, const T* x, const T* dy, T* sums) {
