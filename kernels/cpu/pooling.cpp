@@ -159,15 +159,22 @@ bool channels_last(py::tuple specs, py::tuple outs) {
     return false;
 }
 
-// Calls make(T(), P(), pooling) with the element types of x and of places.
+// Calls make(T(), pooling) with the element type of x.
+template <class Make>
+py::object typed(py::tuple specs, py::tuple outs, py::dict constants, py::handle image, py::handle windows, Make make) {
+    const bool wide = tl::is_double(specs[0]);
+    const Pooling p = pooling(tl::shape(image), tl::shape(windows), channels_last(specs, outs), constants, wide ? 8 : 4);
+    return wide ? make(double(), p) : make(float(), p);
+}
+
+// Calls make(T(), P(), pooling): with that of places, too.
 template <class Make>
 py::object typed(py::tuple specs, py::tuple outs, py::dict constants, py::handle image, py::handle windows,
                  py::handle places, Make make) {
-    const bool wide = tl::is_double(specs[0]);
-    const Pooling p = pooling(tl::shape(image), tl::shape(windows), channels_last(specs, outs), constants, wide ? 8 : 4);
-    const bool bytes = !places || places.attr("dtype").attr("itemsize").cast<int>() == 1;
-    if (wide) return bytes ? make(double(), std::uint8_t(), p) : make(double(), std::int32_t(), p);
-    return bytes ? make(float(), std::uint8_t(), p) : make(float(), std::int32_t(), p);
+    const bool bytes = places.attr("dtype").attr("itemsize").cast<int>() == 1;
+    return typed(specs, outs, constants, image, windows, [&](auto t, const Pooling& p) {
+        return bytes ? make(t, std::uint8_t(), p) : make(t, std::int32_t(), p);
+    });
 }
 
 py::object max_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
@@ -181,10 +188,11 @@ py::object max_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
             in_tasks(p, p.rows(), [&](std::int64_t first, std::int64_t last) {
                 if (p.last)
                     TL_PICK(max_last<T, P>)(p, x, y, at, first, last);
-                else if (p.halves())
-                    TL_PICK(max_2x2<T, P>)(p, x, y, at, first, last);
-                else
+                else if (sizeof(P) > 1 || !p.halves())  // halves have places of one byte
                     TL_PICK(max_any<T, P>)(p, x, y, at, first, last, dealt_rows<T>(p));
+                else
+                    TL_PICK(max_2x2<T, std::uint8_t>)
+                    (p, x, y, reinterpret_cast<std::uint8_t*>(at), first, last);
             });
         });
     });
@@ -198,7 +206,7 @@ py::object pool_put(py::tuple specs, py::tuple outs, py::dict constants) {
             const T* dy = data<T>(a[0]);
             const P* at = data<P>(a[1]);
             T* dx = data<T>(a[2]);
-            const bool rows = p.last ? p.apart() : p.halves();
+            const bool rows = p.last ? p.apart() : sizeof(P) == 1 && p.halves();  // halves have places of one byte
             const std::int64_t tasks = rows ? p.rows() : p.last ? p.images * p.blocks : p.planes;
             in_tasks(p, tasks, [&](std::int64_t first, std::int64_t last) {
                 if (p.last && rows)
@@ -206,7 +214,8 @@ py::object pool_put(py::tuple specs, py::tuple outs, py::dict constants) {
                 else if (p.last)
                     TL_PICK(put_any_last<T, P>)(p, dy, at, dx, first, last);
                 else if (rows)
-                    TL_PICK(put_2x2<T, P>)(p, dy, at, dx, first, last);
+                    TL_PICK(put_2x2<T, std::uint8_t>)
+                    (p, dy, reinterpret_cast<const std::uint8_t*>(at), dx, first, last);
                 else
                     TL_PICK(put_any<T, P>)(p, dy, at, dx, first, last);
             });
@@ -243,7 +252,7 @@ py::object pool_take(py::tuple specs, py::tuple outs, py::dict constants) {
 }
 
 py::object avg_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
-    return typed(specs, outs, constants, specs[0], outs[0], {}, [](auto t, auto, const Pooling& p) {
+    return typed(specs, outs, constants, specs[0], outs[0], [](auto t, const Pooling& p) {
         using T = decltype(t);
         return tl::bind(2, [p](PyObject* const* a) {
             const T* x = data<T>(a[0]);
@@ -261,7 +270,7 @@ py::object avg_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
 }
 
 py::object avg_pool2d_dx(py::tuple specs, py::tuple outs, py::dict constants) {
-    return typed(specs, outs, constants, outs[0], specs[0], {}, [](auto t, auto, const Pooling& p) {
+    return typed(specs, outs, constants, outs[0], specs[0], [](auto t, const Pooling& p) {
         using T = decltype(t);
         return tl::bind(2, [p](PyObject* const* a) {
             const T* dy = data<T>(a[0]);
