@@ -165,6 +165,9 @@ struct PowerDx : Binary<T, PowerDx<T>> {
     TL_OP Vec<T> operator()(const Vec<T>& dy, const Vec<T>& x) const {
         return w == 0 ? dy * T(0) : dy * (w * power<T>(x, w - 1));
     }
+    static void run(const Rows<T>& r, const Constants& c) {  // of a whole dy and x
+        Binary<T, PowerDx<T>>::template rows<false, false>(r, PowerDx(c));
+    }
 };
 
 // ---- exponentials and their kin
