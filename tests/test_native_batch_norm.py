@@ -104,13 +104,14 @@ def test_every_size(isa, layout, d):
 
 @each_isa
 @each_layout
+@each_dtype
 @pytest.mark.parametrize("relu,residual", [(True, False), (False, True), (True, True)])
-def test_what_is_fused_behind(isa, layout, relu, residual):
+def test_what_is_fused_behind(isa, layout, d, relu, residual):
     rng = np.random.default_rng(1)
     with config.ISA(isa):
-        for shape in ((3, 21, 6, 7), (2, 64, 40, 40)):
-            given = Given(rng, "f8", layout, shape, relu, residual)
-            near(given.native(), given.wanted(), "f8", shape)
+        for shape in ((3, 21, 5, 7), (2, 64, 40, 40))[: 1 + (d == "f8")]:  # among many float32 some have no sure sign
+            given = Given(rng, d, layout, shape, relu, residual)
+            near(given.native(), given.wanted(), d, shape)
 
 
 @each_layout

@@ -140,6 +140,68 @@ def test_every_height_and_width_of_a_tile(d, isa):
             Given((2, c, o, (5, width), kernel, (1, 1), (1, 1), padding, 1), d, rng).check("xwy" if o % 2 else "")
 
 
+def lanes(isa, d):
+    """Elements of a vector."""
+    return {"baseline": 16, "avx2": 32, "avx512": 64}[isa] // d.itemsize
+
+
+def plain_sizes(n, c, o, size, kernel, groups=1):
+    return n, c, o, size, kernel, (1, 1), (1, 1), (0, 0, 0, 0), groups
+
+
+@pytest.mark.slow
+@each_isa
+@each_dtype
+def test_every_tile_of_the_general_kernels(d, isa):
+    """A row of 1 to 16 pixels by 1 to 7 vectors of channels; the weights' gradient has as many rows of sums."""
+    rng, one = np.random.default_rng(0), lanes(isa, d)
+    with config.ISA(isa):
+        for rows, vectors in itertools.product(range(1, 17), (1, 2, 3, 4, 7)):
+            Given(plain_sizes(1, rows, vectors * one, (1, rows), (1, 1)), d, rng).check("xwy")
+
+
+@pytest.mark.slow
+@each_isa
+@each_dtype
+def test_every_tile_of_depthwise_kernels(d, isa):
+    """Rows of 1 to 16 pixels and taps by 1 to 4 vectors of channels, or a part of one; as many rows of a plane."""
+    rng, one = np.random.default_rng(0), lanes(isa, d)
+    with config.ISA(isa):
+        for rows in range(1, 17):
+            for channels in (2, 3, one, 2 * one, 3 * one, 4 * one):
+                Given(plain_sizes(1, channels, channels, (1, 2 * rows - 1), (1, rows), channels), d, rng).check("xwy")
+            for width in (one, 2 * one):
+                Given(plain_sizes(1, 2, 2, (rows, width + rows - 1), (1, rows), 2), d, rng).check()
+
+
+@pytest.mark.slow
+@each_isa
+@each_dtype
+def test_every_tile_of_few_channels(d, isa):
+    """1 to 17 features by 1 to 3 vectors of a row's pixels."""
+    rng, one = np.random.default_rng(0), lanes(isa, d)
+    with config.ISA(isa):
+        for o, width in itertools.product(range(1, 18), {max(8, k * one) for k in (1, 2, 3, 5)}):
+            Given(plain_sizes(1, 2, o, (1, width), (1, 1)), d, rng).check()
+
+
+@pytest.mark.slow
+@each_isa
+@each_dtype
+def test_every_tile_of_one_channel(d, isa):
+    """The weights' gradient: 1 to 49 taps by some features, whose vectors lie along pixels or along features."""
+    rng = np.random.default_rng(0)
+    with config.ISA(isa):
+        for kernel in itertools.product(range(1, 8), repeat=2):
+            size = (7 + kernel[0], 7 + kernel[1])
+            if kernel[0] * kernel[1] in (1, 2, 3, 4, 5):  # more of them fall into parts of these numbers
+                for o in range(4, 19):
+                    Given(plain_sizes(1, 1, o, size, kernel), d, rng).check()
+            if kernel[0] * kernel[1] <= 25:
+                for o in (16, 32, 48, 64, 80):
+                    Given(plain_sizes(1, 1, o, size, kernel), d, rng).check("y")
+
+
 @each_layout
 @each_isa
 @pytest.mark.parametrize(

@@ -64,9 +64,10 @@ def test_elements_off_their_places():
     assert np.array_equal(laid_p(from_array(record["x"]), format=CONTIGUOUS)._arr, np.arange(3000))
 
 
-def test_every_number_of_threads():
+@pytest.mark.parametrize("d", TYPES.values(), ids=TYPES)
+def test_every_number_of_threads(d):
     before = tl.get_num_threads()
-    a = np.random.default_rng(0).standard_normal((8, 90, 70)).astype(np.float32)
+    a = np.random.default_rng(0).standard_normal((8, 90, 70)).astype(d)
     try:
         for n in (1, 2, 3):
             tl.set_num_threads(n)

@@ -107,13 +107,35 @@ def test_choices(isa, d):
         for c_shape in (shape, shape[-1:], (*shape[:-1], 1), (1,) * len(shape)):
             c = tl.tensor(numbers(c_shape) > 0)
             one = tl.tensor(2.5, dtype=d)
-            for a, b in ((x, w), (x, one), (one, x), (x, -np.inf)):
+            for a, b in ((x, w), (x, one), (one, x), (x, -np.inf), (one, 0.5)):
                 want = np.where(c.numpy(), *(v.numpy() if isinstance(v, tl.Tensor) else v for v in (a, b)))
                 assert np.array_equal(tl.where(c, a, b).numpy(), want, equal_nan=True), (shape, c_shape)
             want = np.where(c.numpy(), 2.5, x.numpy())
             assert np.array_equal(x.masked_fill(c, 2.5).numpy(), want, equal_nan=True)
             assert np.array_equal(x.clone().masked_fill_(c, 2.5).numpy(), want, equal_nan=True)
     assert all(e.native for e in TABLE["where"].cache.values() if e.specs[0].shape == e.specs[1].shape)
+
+
+SLOPES = [
+    *(("gelu_dx", dict(approximate=a)) for a in (False, True)), ("elu_dx", dict(alpha=1.5)),
+    ("softplus_dx", dict(beta=2.0, threshold=3.0)), ("leaky_relu_dx", dict(slope=0.1)),
+    *((f"{name}_dx", {}) for name in ("relu", "sqrt", "tanh", "sigmoid", "silu", "mish", "logsigmoid")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("d", [tl.float32, tl.float64])
+def test_slopes_of_operands_that_broadcast(isa, d):
+    """A kernel of two operands takes every one that broadcasts: with the bits of the operand written out."""
+    for name, how in SLOPES:
+        for left, right in (((6, 33), (6, 1)), ((6, 1), (6, 33)), ((6, 33), (33,))):
+            given = [np.abs(numbers(shape, k)).astype(d.np) for k, shape in enumerate((left, right))]
+            found = []
+            for arrays in (given, [np.ascontiguousarray(np.broadcast_to(a, (6, 33))) for a in given]):
+                out = np.empty((6, 33), d.np)
+                specs = [tl.from_numpy(a)._spec for a in (*arrays, out)]
+                cpu.kernel(name)(tuple(specs[:2]), (specs[2],), how)(*arrays, out)
+                found.append(out.tobytes())
+            assert found[0] == found[1], (name, how, left, right)
 
 
 def test_short_powers_and_others_share_an_entry():

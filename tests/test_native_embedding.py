@@ -39,17 +39,19 @@ def given(shape, dim, count, d, i, seed=0, low=0):
     return x, tl.tensor(rng.integers(low and -n, max(n, 1), count), dtype=i), w
 
 
+@each_isa
 @each_dtype
 @each_index
-def test_rows_picked(d, i):
-    for shape, dim, count in FORMS:
-        x, index, _ = given(shape, dim, count, d, i)
-        check(index_select_p, x, index, dim=dim, who="index_select")
-        x, index, _ = given(shape, dim, count, d, i, low=1)
-        check(index_select_p, x, index, dim=dim, who="getitem")
-        if len(shape) == 2 and dim == 0:
-            _, index, _ = given(shape, dim, count, d, i)
-            check(embedding_p, index, x, padding=None, by_freq=False)
+def test_rows_picked(d, i, isa):
+    with config.ISA(isa):
+        for shape, dim, count in FORMS:
+            x, index, _ = given(shape, dim, count, d, i)
+            check(index_select_p, x, index, dim=dim, who="index_select")
+            x, index, _ = given(shape, dim, count, d, i, low=1)
+            check(index_select_p, x, index, dim=dim, who="getitem")
+            if len(shape) == 2 and dim == 0:
+                _, index, _ = given(shape, dim, count, d, i)
+                check(embedding_p, index, x, padding=None, by_freq=False)
 
 
 @each_dtype

@@ -77,6 +77,24 @@ def test_every_height_and_width_of_a_tile(isa, d):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("d", TYPES)
+def test_every_tile_where_columns_lie_in_place(isa, d):
+    """Few rows by 1 to 4 vectors, the last one whole or in part; transposed, tiles are stored across."""
+    rng, lanes = np.random.default_rng(0), {"baseline": 16, "avx2": 32, "avx512": 64}[isa] // np.dtype(d).itemsize
+    draw = lambda *shape: rng.uniform(-1, 1, shape).astype(d)
+    with config.ISA(isa):
+        for vectors, part in itertools.product(range(1, 5), (0, 1)):
+            cols = vectors * lanes - part
+            for rows in range(1, 16):
+                x, w = draw(rows, 5), draw(5, cols)
+                assert_product(product(x, w), x, w, say=(rows, cols))
+                x, w = draw(5, cols), draw(rows, 5)
+                assert_product(product(x, w, True, True), x, w, True, True, (cols, rows))
+            x, w, b = draw(5, cols).T, draw(1, 5), draw(1)  # one row, stored across
+            assert np.allclose(linear(x, w, b), x.astype(np.float64) @ w.T + b, atol=1e-5), cols
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("d", TYPES)
 def test_products(isa, d):
     rng = np.random.default_rng(0)
     with config.ISA(isa):
@@ -136,6 +154,8 @@ def test_leading_dimensions(isa):
     leads = [((3,), (3,)), ((2, 3), (3,)), ((3,), (2, 1)), ((), (4,)), ((4,), ()), ((2, 1, 3), (5, 1)), ((0,), (1,)),
              ((70,), (70,))]  # fmt: skip
     with config.ISA(isa):
+        x, w = rng.standard_normal((70, 20, 20)), rng.standard_normal((70, 20, 20))  # float64, by threads
+        assert_product(product(x, w), x, w)
         for (left, right), tx, tw in itertools.product(leads, (False, True), (False, True)):
             for m, n, k in ((7, 9, 5), (64, 32, 64)):
                 x = rng.standard_normal((*left, *((k, m) if tx else (m, k)))).astype(np.float32)

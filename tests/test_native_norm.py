@@ -20,6 +20,7 @@ FORMS = [
     ((3, 4, 6), (1, 2), (4, 6)),
     ((2, 3, 130), (2,), (130,)),
     ((300, 200), (1,), (200,)),
+    ((320, 1000), (1,), (1000,)),
     ((6,), (0,), (6,)),
     ((2, 2, 3, 5), (2, 3), (1, 2, 3, 1)),
     ((3, 4, 2, 1), (2, 3), (1, 4, 2, 1)),
@@ -75,7 +76,7 @@ def test_norms(isa, d):
             compare(form, rng, d)
         for scale, shift in ((True, False), (False, True), (False, False)):
             compare(FORMS[4], rng, d, scale, shift)
-            compare(FORMS[8], rng, d, scale, shift)
+            compare(FORMS[9], rng, d, scale, shift)
         compare(FORMS[3], rng, d, offset=1000.0)  # far from 0: the mean goes first
 
 

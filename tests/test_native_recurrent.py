@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension w
 
 # (steps, rows, inputs, hidden): tails of every vector length, one of each, several tiles and tasks
 SIZES = [(4, 1, 1, 1), (1, 4, 1, 3), (3, 2, 0, 5), (4, 3, 2, 16), (5, 7, 3, 17), (2, 9, 4, 48), (20, 33, 6, 65),
-         (3, 40, 5, 130)]  # fmt: skip
+         (3, 40, 5, 130), (2, 6, 3, 370)]  # fmt: skip
 PACKED = [[4], [2, 2, 2], [5, 5, 3, 1, 1], [33, 20, 20, 7, 1]]
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 each_layer = pytest.mark.parametrize("layer", GATES)
@@ -97,6 +97,18 @@ def test_the_same_as_numpy(layer, isa, d):
         for sizes in PACKED:
             for reverse in (False, True):
                 Given(layer, d, None, sizes[0], 3, 19, sizes).check(reverse)
+
+
+@each_layer
+@each_isa
+@each_dtype
+def test_every_tile(layer, isa, d):
+    """1 to 9 rows by 1, 2 and 4 vectors of hidden units."""
+    one = {"baseline": 16, "avx2": 32, "avx512": 64}[isa] // d.itemsize
+    with config.ISA(isa):
+        for rows in range(1, 10):
+            for vectors in (1, 2, 4):
+                Given(layer, d, 12, rows, 3, vectors * one).check(False)
 
 
 @each_layer
