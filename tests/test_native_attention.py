@@ -1,4 +1,4 @@
-"""Compiled attention and its gradient: every instruction set, block size, layout and mask, against the plain ops."""
+"""Attention and its gradient, compiled and plain, beside float64: every instruction set, block size, layout, mask."""
 
 import math
 
@@ -46,6 +46,24 @@ def laid_out(values, d, layout):
     return x.transpose(-1, -2).contiguous().transpose(-1, -2) if layout == "columns" else x
 
 
+def reference(q, k, w, g, mask, causal, scale):
+    """y, the logarithm of each row's sum (inf where it looks nowhere), dq, dk and dv, by the textbook in float64."""
+    t = lambda a: np.swapaxes(a, -1, -2)
+    scores = q @ t(k) * scale
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    if causal:
+        rows, keys = np.indices(scores.shape[-2:])
+        scores = np.where(keys <= rows, scores, -np.inf)
+    lse = np.logaddexp.reduce(scores, -1, keepdims=True)
+    blind = lse == -np.inf
+    p = np.where(blind, 0, np.exp(scores - np.where(blind, 0, lse)))
+    y, dp = p @ w, g @ t(w)
+    # the Jacobian of a softmax of each row: diag(p) - p p'
+    ds = (p * dp - p * np.sum(p * dp, -1, keepdims=True)) * scale
+    return dict(y=y, lse=np.where(blind, np.inf, lse)[..., 0], dq=ds @ k, dk=t(ds) @ q, dv=t(p) @ g)
+
+
 def compare(size, rng, d, causal=False, kind=None, layout="dense", spread=1.0, scale=0.3):
     lead, rows, keys, e, v = size
     q, k, w, g = (
@@ -53,25 +71,23 @@ def compare(size, rng, d, causal=False, kind=None, layout="dense", spread=1.0, s
         for shape in ((rows, e), (keys, e), (keys, v), (rows, v))
     )
     mask, how = mask_of(kind, lead, rows, keys, rng, d), dict(causal=causal, scale=scale)
-    wide = [t.double() for t in (q, k, w, g)]
-    wide_mask = mask.double() if kind and kind[0] == "number" else mask
-    got = list(attention_p(q, k, w, mask, **how))
-    with config.KERNELS("plain"):
-        want = list(attention_p(*wide[:3], wide_mask, **how))
-    y, lse = (t.to(d) for t in want)
-    got += attention_dx_p(g, q, k, w, y, lse, mask, **how)
-    with config.KERNELS("plain"):
-        want += attention_dx_p(wide[3], *wide[:3], *want, wide_mask, **how)
+    wide = [t.double().numpy() for t in (q, k, w, g)]
+    added = None if mask is None else mask.numpy().astype(bool if kind[0] == "bool" else np.float64)
+    want = reference(*wide, added, causal, scale)
     # scores of this size are rounded before exp
-    size_of_scores = max(1.0, float(wide[0].abs().max() * wide[1].abs().max()) * e**0.5 * scale)
-    for name, a, b in zip(("y", "lse", "dq", "dk", "dv"), got, want):
-        a, b = a.double().numpy(), b.numpy()
-        finite = np.isfinite(b)
-        most = max(1.0, np.abs(b[finite]).max(initial=0))
-        bound = 16 * size_of_scores * max(rows, keys) ** 0.5 * tl.finfo(d).eps * most
-        with np.errstate(invalid="ignore"):
-            ok = (a == b) | (np.abs(a - b) <= bound) & finite
-        assert ok.all(), (name, size, d, causal, kind, layout, np.abs(a - b).max(), bound)
+    size_of_scores = max(1.0, np.abs(wide[0]).max() * np.abs(wide[1]).max() * e**0.5 * scale)
+    for kernels in ("native", "plain"):
+        with config.KERNELS(kernels):
+            y, lse = attention_p(q, k, w, mask, **how)
+            got = [y, lse, *attention_dx_p(g, q, k, w, y, lse, mask, **how)]
+        for a, (name, b) in zip(got, want.items(), strict=True):
+            a, finite = a.double().numpy(), np.isfinite(b)
+            most = max(1.0, np.abs(b[finite]).max(initial=0))
+            bound = 16 * size_of_scores * max(rows, keys) ** 0.5 * tl.finfo(d).eps * most
+            with np.errstate(invalid="ignore"):
+                off = np.abs(a - b)
+                ok = (a == b) | (off <= bound) & finite
+            assert ok.all(), (kernels, name, size, d, causal, kind, layout, off.max(), bound)
 
 
 @compiled

@@ -1,4 +1,5 @@
-"""Compiled layer norm, group norm and their gradients: every instruction set, layout of the scale and size class."""
+"""Layer norm, group norm and their gradients, compiled and plain, in float64 beside: every instruction set, layout of
+the scale and size class."""
 
 import math
 
@@ -29,25 +30,39 @@ FORMS = [
 ]
 
 
+def reference(x, w, b, g, mean, var, dim, own, eps):
+    """y, mean and variance of x, and dx, dw and db where these were ``mean`` and ``var``, by the textbook in float64."""
+    along = dict(axis=dim, keepdims=True)
+    w, b = (np.full((), one) if k is None else k for k, one in ((w, 1.0), (b, 0.0)))
+    true_mean = x.mean(**along)
+    true_var = ((x - true_mean) ** 2).mean(**along)
+    y = (x - true_mean) / np.sqrt(true_var + eps) * w + b
+    r = (var + eps) ** -0.5
+    h = (x - mean) * r
+    lead = (1,) * (x.ndim - len(own)) + tuple(own)
+    dw, db = (k.sum(tuple(i for i in range(x.ndim) if lead[i] == 1)) for k in (g * h, g))
+    # the Jacobian of h: (1 - 1 1'/n - h h'/n) r, which is symmetric
+    dx = (g * w - (g * w).mean(**along) - h * (g * w * h).mean(**along)) * r
+    return dict(y=y, mean=true_mean, var=true_var, dx=dx, dw=dw, db=db)
+
+
 def compare(form, rng, d, scale=True, shift=True, offset=0.0):
-    """Both kernels against the plain ones in float64."""
+    """Both kernels, and the plain ones."""
     shape, dim, own = form
     x, g = (tl.tensor(rng.standard_normal(shape) * 2 + offset, dtype=d) for _ in range(2))
     w, b = (tl.tensor(rng.standard_normal(own), dtype=d) if has else None for has in (scale, shift))
     how = dict(dim=dim, shape=own, eps=1e-3)
-    wide = [None if t is None else t.double() for t in (x, w, b, g)]
-    got = list(layer_norm_p(x, w, b, **how))
-    with config.KERNELS("plain"):
-        want = list(layer_norm_p(*wide[:3], **how))
-    mean, var = (t.to(d) for t in want[1:])
-    got += normalize_dx_p(g, x, mean, var, w, **how, affine=own)
-    with config.KERNELS("plain"):
-        want += normalize_dx_p(wide[3], wide[0], mean.double(), var.double(), wide[1], **how, affine=own)
-    sizes = of_terms(*(None if t is None else t.numpy() for t in wide), dim, own, how["eps"])
-    for name, a, c in zip(sizes, got, want):
-        a, c = a.double().numpy(), c.numpy()
-        bound = 8 * tl.finfo(d).eps * sizes[name].reshape(c.shape)
-        assert a.shape == c.shape and (np.abs(a - c) <= bound).all(), (name, form, d, scale, shift)
+    wide = [None if t is None else t.double().numpy() for t in (x, w, b, g)]
+    sizes = of_terms(*wide, dim, own, how["eps"])
+    for kernels in ("native", "plain"):
+        with config.KERNELS(kernels):
+            y, mean, var = layer_norm_p(x, w, b, **how)
+            got = [y, mean, var, *normalize_dx_p(g, x, mean, var, w, **how, affine=own)]
+        want = reference(*wide, mean.double().numpy(), var.double().numpy(), dim, own, how["eps"])
+        for a, (name, c) in zip(got, want.items(), strict=True):
+            a = a.double().numpy()
+            bound = 8 * tl.finfo(d).eps * sizes[name].reshape(a.shape)
+            assert (np.abs(a - c.reshape(a.shape)) <= bound).all(), (kernels, name, form, d, scale, shift)
 
 
 def of_terms(x, w, b, g, dim, own, eps):
