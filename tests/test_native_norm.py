@@ -31,7 +31,7 @@ FORMS = [
 
 
 def reference(x, w, b, g, mean, var, dim, own, eps):
-    """y, mean and variance of x, and dx, dw and db where these were ``mean`` and ``var``, by the textbook in float64."""
+    """y, mean and variance of x, and dx, dw and db where these are ``mean`` and ``var``: the textbook in float64."""
     along = dict(axis=dim, keepdims=True)
     w, b = (np.full((), one) if k is None else k for k, one in ((w, 1.0), (b, 0.0)))
     true_mean = x.mean(**along)
