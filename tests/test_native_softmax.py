@@ -9,7 +9,13 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.backends import cpu
 from tensorlite.ops.activation import log_softmax_dx_p, log_softmax_p, softmax_dx_p, softmax_p
-from tensorlite.ops.cross_entropy import cross_entropy_dx_p, cross_entropy_p
+from tensorlite.ops.cross_entropy import (
+    KEPT,
+    cross_entropy_dx_p,
+    cross_entropy_kept_dx_p,
+    cross_entropy_kept_p,
+    cross_entropy_p,
+)
 
 compiled = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
 ISAS = ["baseline", "avx2", "avx512"]
@@ -85,9 +91,14 @@ def check_entropy(n, classes, rng, d, reduction, ignored=0.2):
     t = tl.tensor(np.where(rng.random(n) < ignored, -100, rng.integers(0, classes, n)))
     g = tl.tensor(rng.standard_normal(n if reduction == "none" else ()), dtype=d)
     how = dict(ignore=-100, reduction=reduction)
+    loss, kept = cross_entropy_kept_p(x, t, **how)
     got = [cross_entropy_p(x, t, **how), cross_entropy_dx_p(g, x, t, **how)]
+    again = [loss, cross_entropy_kept_dx_p(g, x, t, kept, **how)]
+    assert all(np.array_equal(a.numpy(), b.numpy(), equal_nan=True) for a, b in zip(got, again)), (n, classes)
     with config.KERNELS("plain"):  # the second implementation, in float64
-        want = [cross_entropy_p(x.double(), t, **how), cross_entropy_dx_p(g.double(), x.double(), t, **how)]
+        x, g = x.double(), g.double()
+        want = [cross_entropy_p(x, t, **how), cross_entropy_dx_p(g, x, t, **how), cross_entropy_kept_p(x, t, **how)[1]]
+    got.append(kept)
     for a, b in zip(got, want):
         bound = (8 + classes**0.5) * tl.finfo(d).eps * max(1.0, float(b.abs().max()) if b.numel() else 1.0)
         a, b = a.double().numpy(), b.numpy()
@@ -117,6 +128,45 @@ def test_cross_entropy_of_large_scores_and_of_no_row():
 
 
 @compiled
+@pytest.mark.parametrize("isa", ISAS)
+def test_exponentials_of_differences(isa):
+    """What sums and gradients are made of: their error, and what becomes of numbers that are no exponents."""
+    d = np.concatenate([-np.geomspace(1e-30, 87.3, 100_000), [0.0, -math.inf, -200.0, -1e38, math.nan]])
+    x = tl.tensor(d, dtype=tl.float32).reshape(1, -1)
+    kept = tl.tensor([[0.0, 1.0]])  # so that the gradient is exp(x)
+    with config.ISA(isa):
+        y = cross_entropy_kept_dx_p(tl.tensor([1.0]), x, tl.tensor([0]), kept, ignore=-1, reduction="none")
+    got, exact = y.double().numpy()[0, 1:], x.double().numpy()[0, 1:]
+    with np.errstate(all="ignore"):
+        error = np.abs(got / np.exp(exact) - 1)
+    assert (error[:-5] <= 1.7e-7 - 7.5e-8 * exact[:-5]).all()
+    assert got[-5] == 1 and (got[-4:-1] == 0).all() and np.isnan(got[-1])
+
+
+@compiled
+def test_a_large_loss_keeps_what_its_gradient_needs():
+    """With the same numbers as a small one, and a gradient that has one itself."""
+    x, t = tl.randn(KEPT // 64, 64, dtype=tl.float64), tl.randint(0, 64, (KEPT // 64,))
+    for count, op in ((KEPT // 64, cross_entropy_kept_p.op), (KEPT // 64 - 1, cross_entropy_p.op)):
+        leaf = x[:count].clone().requires_grad_()
+        op.cache.clear()
+        loss = tl.nn.functional.cross_entropy(leaf, t[:count])
+        assert len(op.cache) == 1
+        (first,) = tl.autograd.grad(loss, leaf, create_graph=True)
+        (plain,) = tl.autograd.grad(loss, leaf)
+        s = tl.softmax(leaf.detach(), 1)
+        assert tl.allclose(first, plain)
+        # the second derivative of a sum of squares of first ones
+        (second,) = tl.autograd.grad((first**2).sum() / 2, leaf)
+        want = s * (first.detach() - (s * first.detach()).sum(1, keepdim=True)) / count
+        assert tl.allclose(second, want)
+    with tl.no_grad():
+        cross_entropy_kept_p.op.cache.clear()
+        tl.nn.functional.cross_entropy(x.requires_grad_(), t)
+        assert not cross_entropy_kept_p.op.cache
+
+
+@compiled
 def test_the_same_bits_for_every_number_of_threads(threads):
     x, t = tl.randn(300, 700), tl.randint(0, 700, (300,))
     g, found = tl.randn(300, 700), []
@@ -124,7 +174,7 @@ def test_the_same_bits_for_every_number_of_threads(threads):
         threads(n)
         x.requires_grad_()
         x.grad = None
-        loss = tl.nn.functional.cross_entropy(x, t)
+        loss = tl.nn.functional.cross_entropy(x, t)  # large: its gradient is made of what it keeps
         loss.backward()
         s = tl.softmax(x.detach(), 0)
         found.append([v.numpy() for v in (loss.detach(), x.grad, s, tl.log_softmax(g, 1), softmax_dx_p(g, s, dim=0))])

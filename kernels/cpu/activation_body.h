@@ -37,8 +37,9 @@ struct LogSoftmax {
     static TL_ALWAYS void of(const Line& line, const T* x, const T*, T* y) {
         const T least = -std::numeric_limits<T>::infinity();
         const Vec<T> top = largest<T>(line, x);
-        const Vec<T> sum = total<T>(
-            line, [&](std::int64_t at, auto width) TL_ALWAYS { return exp(take(x + at, width, least) - top); });
+        const Vec<T> sum = total<T>(line, [&](std::int64_t at, auto width) TL_ALWAYS {
+            return exp_below_top(take(x + at, width, least) - top);
+        });
         const Vec<T> log_sum = log(sum);  // subtracted last: top may be large beside it
         to_write(line, y).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
             put(y + at, width, (take(x + at, width) - top) - log_sum);

@@ -47,51 +47,59 @@ std::int64_t check(const Rows& r, const std::int64_t* t) {
 }
 
 template <class T>
-void forward(const Rows& r, const T* x, const std::int64_t* t, T* y) {
-    const std::int64_t kept = check(r, t);
+void forward(const Rows& r, const T* x, const std::int64_t* t, T* y, T* kept = nullptr) {
+    const std::int64_t counted = check(r, t);
     tl::Unlock unlock(r.count * r.classes);
     const auto kernel = TL_PICK(losses<T>);
     T* each = r.none ? y : tl::scratch<T>(r.count);
-    tl::spread(r.count, r.classes, [&](std::int64_t from, std::int64_t to) { kernel(r, from, to, x, t, each); });
+    tl::spread(r.count, r.classes, [&](std::int64_t from, std::int64_t to) { kernel(r, from, to, x, t, each, kept); });
     if (r.none) return;
     double total = 0;
     for (std::int64_t k = 0; k < r.count; ++k) total += static_cast<double>(each[k]);
-    *y = static_cast<T>(r.mean ? total / static_cast<double>(kept) : total);
+    *y = static_cast<T>(r.mean ? total / static_cast<double>(counted) : total);
 }
 
 template <class T>
-void backward(const Rows& r, const T* dy, const T* x, const std::int64_t* t, T* dx) {
-    const std::int64_t kept = check(r, t);
+void backward(const Rows& r, const T* dy, const T* x, const std::int64_t* t, const T* kept, T* dx) {
+    const std::int64_t counted = check(r, t);
     tl::Unlock unlock(r.count * r.classes);
     const auto kernel = TL_PICK(losses_dx<T>);
-    const T one = r.mean ? *dy / static_cast<T>(kept) : *dy;
+    const T one = r.mean ? *dy / static_cast<T>(counted) : *dy;
     tl::spread(r.count, r.classes, [&](std::int64_t from, std::int64_t to) {
-        kernel(r, from, to, r.none ? dy : &one, r.none ? 1 : 0, x, t, dx);
+        kernel(r, from, to, r.none ? dy : &one, r.none ? 1 : 0, x, t, kept, dx);
     });
 }
 
+// Arrays (x, t, y); with `keep` (x, t, y, kept).
+template <bool keep>
 py::object cross_entropy(py::tuple specs, py::tuple, py::dict constants) {
     const Rows r = rows(specs[0], constants);
-    if (tl::is_double(specs[0]))
-        return tl::bind(3, [r](PyObject* const* a) {
-            forward(r, data<double>(a[0]), data<std::int64_t>(a[1]), data<double>(a[2]));
+    const auto typed = [&](auto zero) {
+        using T = decltype(zero);
+        return tl::bind(keep ? 4 : 3, [r](PyObject* const* a) {
+            forward(r, data<T>(a[0]), data<std::int64_t>(a[1]), data<T>(a[2]), keep ? data<T>(a[3]) : nullptr);
         });
-    return tl::bind(3, [r](PyObject* const* a) {
-        forward(r, data<float>(a[0]), data<std::int64_t>(a[1]), data<float>(a[2]));
-    });
+    };
+    return tl::is_double(specs[0]) ? typed(double()) : typed(float());
 }
 
+// Arrays (dy, x, t, dx); with `keep` (dy, x, t, kept, dx).
+template <bool keep>
 py::object cross_entropy_dx(py::tuple specs, py::tuple, py::dict constants) {
     const Rows r = rows(specs[1], constants);
-    if (tl::is_double(specs[1]))
-        return tl::bind(4, [r](PyObject* const* a) {
-            backward(r, data<double>(a[0]), data<double>(a[1]), data<std::int64_t>(a[2]), data<double>(a[3]));
+    const auto typed = [&](auto zero) {
+        using T = decltype(zero);
+        return tl::bind(keep ? 5 : 4, [r](PyObject* const* a) {
+            const T* kept = keep ? data<T>(a[3]) : nullptr;
+            backward(r, data<T>(a[0]), data<T>(a[1]), data<std::int64_t>(a[2]), kept, data<T>(a[keep ? 4 : 3]));
         });
-    return tl::bind(4, [r](PyObject* const* a) {
-        backward(r, data<float>(a[0]), data<float>(a[1]), data<std::int64_t>(a[2]), data<float>(a[3]));
-    });
+    };
+    return tl::is_double(specs[1]) ? typed(double()) : typed(float());
 }
 
-const tl::Registrar kernels[] = {{"cross_entropy", cross_entropy}, {"cross_entropy_dx", cross_entropy_dx}};
+const tl::Registrar kernels[] = {{"cross_entropy", cross_entropy<false>},
+                                 {"cross_entropy_dx", cross_entropy_dx<false>},
+                                 {"cross_entropy_kept", cross_entropy<true>},
+                                 {"cross_entropy_kept_dx", cross_entropy_dx<true>}};
 
 }  // namespace

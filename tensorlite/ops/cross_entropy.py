@@ -12,14 +12,17 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.modes import mode
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
-from tensorlite.autograd.tensor import Tensor
+from tensorlite.autograd.tensor import Tensor, needs_grad
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.activation import log_softmax_p, softmax_dx_p, softmax_p
 from tensorlite.ops.loss import REDUCTIONS, chosen_reduction, reduced_loss, sample_weights, sum_all
 from tensorlite.ops.reduce import sum_p
 from tensorlite.ops.shape import expand
+
+KEPT = 1 << 16  # scores from which on the forward keeps what it knows of each row: less is quickly made again
 
 
 # ---- class indices
@@ -48,8 +51,30 @@ def _check_rows(name: str, x: Spec, t: Spec) -> None:
 @primitive(name="cross_entropy", signals=True, torch="nn.functional.cross_entropy")
 def cross_entropy_p(xp, x, t, out, *, ignore, reduction):
     """log(sum(exp(x))) - x[t] for each row of x (M, C), its sum, or its mean over rows whose t is not ``ignore``."""
+    _losses(xp, x, t, out, ignore, reduction)
+
+
+@primitive(name="cross_entropy_kept", signals=True, torch=None)
+def cross_entropy_kept_p(xp, x, t, out, out_kept, *, ignore, reduction):
+    """cross_entropy, and of each row the largest score and sum(exp(x - largest)), from which the gradient starts.
+
+    They stay two numbers: the logarithm of the sum would be lost beside a large score.
+    """
+    top, total = _losses(xp, x, t, out, ignore, reduction)
+    out_kept[:, 0], out_kept[:, 1] = top, total
+    out_kept[t == ignore] = 0, 1
+
+
+def _losses(xp: Any, x: Any, t: Any, out: Any, ignore: int, reduction: str) -> tuple[Any, Any]:
+    """The loss; each row's largest score and sum(exp(x - largest))."""
     keep = _check_classes("cross_entropy", t, x.shape[1], ignore)
-    loss = _row_losses(xp, x, t if keep is None else xp.where(keep, t, 0))
+    top, total = _sums(xp, x)
+    if x.size:
+        # take costs a third of x[rows, t]; the difference of two large scores is exact where a sum with one is not
+        own = x.take((t if keep is None else xp.where(keep, t, 0)) + xp.arange(0, x.size, x.shape[1]))
+        loss = xp.log(total) + (top - own)
+    else:
+        loss = xp.zeros(len(t), x.dtype)
     if keep is not None:
         loss[~keep] = 0
     if reduction == "none":
@@ -58,34 +83,41 @@ def cross_entropy_p(xp, x, t, out, *, ignore, reduction):
         xp.add.reduce(loss, out=out)
         if reduction == "mean":
             xp.true_divide(out, out.dtype.type(len(t) if keep is None else keep.sum()), out=out)
+    return top, total
 
 
-def _row_losses(xp: Any, x: Any, t: Any) -> Any:
-    """log(sum(exp(x))) - x[t] for each row."""
+def _sums(xp: Any, x: Any, room: Any = None) -> tuple[Any, Any]:
+    """Each row's largest score and sum(exp(x - largest)); in ``room`` are the exponentials."""
     if not x.size:
-        return xp.zeros(len(t), x.dtype)
-    top = xp.maximum.reduce(x, axis=1, keepdims=True)
-    parts = xp.subtract(x, top)
-    loss = xp.add.reduce(xp.exp(parts, parts), axis=1)
-    xp.log(loss, loss)
-    # take costs a third of x[rows, t]; the difference of two large scores is exact where a sum with one is not
-    loss += top.reshape(-1) - x.take(t + xp.arange(0, x.size, x.shape[1]))
-    return loss
+        return xp.zeros(len(x), x.dtype), xp.ones(len(x), x.dtype)
+    top = xp.maximum.reduce(x, axis=1)
+    parts = xp.subtract(x, top[:, None], room)
+    return top, xp.add.reduce(xp.exp(parts, parts), axis=1)
 
 
 @primitive(name="cross_entropy_dx", signals=True, torch=None)
 def cross_entropy_dx_p(xp, dy, x, t, out, *, ignore, reduction):
     """(softmax(x) - onehot(t)) times each row's share of dy: the gradient of cross_entropy."""
-    if not x.size:
+    _, total = _sums(xp, x, out)
+    _scale(xp, dy, t, total, out, ignore, reduction)
+
+
+@primitive(name="cross_entropy_kept_dx", signals=True, torch=None)
+def cross_entropy_kept_dx_p(xp, dy, x, t, kept, out, *, ignore, reduction):
+    """The same from what cross_entropy_kept has kept."""
+    xp.subtract(x, kept[:, :1], out)
+    _scale(xp, dy, t, kept[:, 1], xp.exp(out, out), ignore, reduction)
+
+
+def _scale(xp: Any, dy: Any, t: Any, total: Any, out: Any, ignore: int, reduction: str) -> None:
+    """From exponentials and their sums to the gradient."""
+    if not out.size:
         return
-    keep = _check_classes("cross_entropy", t, x.shape[1], ignore)
+    keep = _check_classes("cross_entropy", t, out.shape[1], ignore)
     share = dy.reshape(-1, 1) if reduction == "none" else dy
     if reduction == "mean":
         share = share / out.dtype.type(len(t) if keep is None else keep.sum())
-    xp.subtract(x, xp.maximum.reduce(x, axis=1, keepdims=True), out)
-    xp.exp(out, out)
-    total = xp.add.reduce(out, axis=1, keepdims=True)
-    xp.multiply(out, xp.divide(share, total, total), out)
+    xp.multiply(out, share / total[:, None], out)
     rows = xp.arange(len(t))
     if keep is None:
         out[rows, t] -= share if reduction != "none" else dy
@@ -98,6 +130,11 @@ def cross_entropy_dx_p(xp, dy, x, t, out, *, ignore, reduction):
 def _(x, t, *, ignore, reduction):
     _check_rows("cross_entropy", x, t)
     return x.like(*(t.shape if reduction == "none" else ()))
+
+
+@cross_entropy_kept_p.spec
+def _(x, t, *, ignore, reduction):
+    return cross_entropy_p.op.make_spec(x, t, ignore=ignore, reduction=reduction), x.like(*t.shape, 2)
 
 
 def _share(g: Tensor, dy: Tensor, t: Tensor, ignore: int, reduction: str) -> Tensor:
@@ -114,12 +151,13 @@ def _dx_dy(g: Tensor, x: Tensor, t: Tensor, dy_spec: Spec, ignore: int, reductio
 
 
 cross_entropy_dx_p.spec(lambda dy, x, t, *, ignore, reduction: x.like(*x.shape))
-for _p in (cross_entropy_p, cross_entropy_dx_p):
+cross_entropy_kept_dx_p.spec(lambda dy, x, t, kept, *, ignore, reduction: x.like(*x.shape))
+for _p, _at in ((cross_entropy_p, 0), (cross_entropy_kept_p, 0), (cross_entropy_dx_p, 1), (cross_entropy_kept_dx_p, 1)):
     _p.kernel(
         "cpu",
         _p.op.name,
         dtypes="f4 f8",
-        when=lambda *specs, ignore, reduction: specs[-1].dtype is dtypes.int64 and specs[-2].size > 0,
+        when=lambda *specs, ignore, reduction, at=_at: specs[at + 1].dtype is dtypes.int64 and specs[at].size > 0,
     )
 cross_entropy_p.grad(
     x=lambda g, x, t, ignore, reduction: cross_entropy_dx_p(g, x, t, ignore=ignore, reduction=reduction), t=None
@@ -131,6 +169,16 @@ cross_entropy_dx_p.grad(
     ),
     t=None,
 )
+cross_entropy_kept_p.op.silent_outputs = (1,)
+cross_entropy_kept_p.grad(t=None)
+cross_entropy_kept_dx_p.nograd()  # where a second order is wanted, cross_entropy_dx is differentiated
+
+
+@cross_entropy_kept_p.grad
+def _(g, x, t, out_kept, ignore, reduction):
+    if mode().grad:
+        return cross_entropy_dx_p(g[0], x, t, ignore=ignore, reduction=reduction), None
+    return cross_entropy_kept_dx_p(g[0], x, t, out_kept, ignore=ignore, reduction=reduction), None
 
 
 @cross_entropy_dx_p.cases
@@ -138,6 +186,40 @@ def _(make):
     yield dict(dy=make(), x=make(3, 4), t=make.ints(3, high=4), ignore=-100, reduction="mean")
     yield dict(dy=make(), x=make(3, 4), t=make.tensor([1, 2, 1], dtypes.int64), ignore=2, reduction="mean")
     yield dict(dy=make(3), x=make(3, 4), t=make.tensor([1, -7, 1], dtypes.int64), ignore=-7, reduction="none")
+
+
+@cross_entropy_kept_p.cases
+def _(make):
+    yield dict(x=make(3, 4), t=make.ints(3, high=4), ignore=-100, reduction="mean")
+    yield dict(x=make(3, 4), t=make.tensor([1, 2, 1], dtypes.int64), ignore=2, reduction="sum")
+    yield dict(x=make(3, 4), t=make.tensor([1, -7, 1], dtypes.int64), ignore=-7, reduction="none")
+    yield dict(x=make(0, 4), t=make.ints(0), ignore=-7, reduction="sum")
+    yield IndexError, dict(x=make(3, 4), t=make.tensor([0, 1, 4], dtypes.int64), ignore=-7, reduction="sum")
+
+
+@cross_entropy_kept_dx_p.cases
+def _(make):
+    kept = make.tensor([[2.0, 3.0], [1.0, 1.5], [2.5, 4.0]], dtypes.float32)
+    for ignore, reduction in ((-100, "mean"), (2, "sum"), (1, "none")):
+        dy = make(3) if reduction == "none" else make()
+        t = make.tensor([1, 2, 1], dtypes.int64)
+        yield dict(dy=dy, x=make(3, 4), t=t, kept=kept, ignore=ignore, reduction=reduction)
+
+
+@cross_entropy_kept_p.ref
+def _(x, t, ignore, reduction):
+    top = [max(row) for row in x]
+    kept = [(0, 1) if c == ignore else (m, sum(np.exp(v - m) for v in row)) for m, row, c in zip(top, x, t)]
+    loss = [0.0 if c == ignore else np.log(s) + m - row[c] for (m, s), row, c in zip(kept, x, t)]
+    whole = sum(loss) / (max(sum(c != ignore for c in t), 1) if reduction == "mean" else 1)
+    return np.array(loss if reduction == "none" else whole), np.array(kept, float).reshape(-1, 2)
+
+
+@cross_entropy_kept_dx_p.ref
+def _(dy, x, t, kept, ignore, reduction):
+    used = t != ignore
+    share = (dy * np.ones(len(t)) / (used.sum() if reduction == "mean" else 1) * used)[:, None]
+    return share * (np.exp(x - kept[:, :1]) / kept[:, 1:] - (np.arange(x.shape[1]) == t[:, None]))
 
 
 @cross_entropy_dx_p.ref
@@ -268,6 +350,13 @@ def _nll(name: str, x: Tensor, t: Tensor, weight: Tensor | None, ignore: int, re
     return sum_all(loss) / sum_all(_class_weights(name, weight, t, x, ignore))
 
 
+def _index_loss(x: Tensor, t: Tensor, ignore: int, reduction: str) -> Tensor:
+    """The loss of rows; a gradient of many scores is worth keeping two numbers a row for, if not rounded to 16 bits."""
+    if x._spec.size >= KEPT and not x._spec.dtype.is_half and needs_grad(x):
+        return cross_entropy_kept_p(x, t, ignore=ignore, reduction=reduction)[0]
+    return cross_entropy_p(x, t, ignore=ignore, reduction=reduction)
+
+
 @face(cross_entropy_p)
 def cross_entropy(
     input: Tensor,
@@ -294,7 +383,7 @@ def cross_entropy(
         reduction = chosen_reduction(name, size_average, reduce, reduction)
     x, t = input._spec, target._spec
     if weight is None and not label_smoothing and x.ndim == 2 and t.ndim == 1 and x.shape[0] == t.shape[0]:
-        return cross_entropy_p(input, target, ignore=ignore_index, reduction=reduction)
+        return _index_loss(input, target, ignore_index, reduction)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"{name}: label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if x.shape == t.shape:
@@ -303,7 +392,7 @@ def cross_entropy(
     classes = rows._spec.shape[1]
     _check_weight(name, input, weight, classes)
     if weight is None and not label_smoothing:
-        y = cross_entropy_p(rows, indices, ignore=ignore_index, reduction=reduction)
+        y = _index_loss(rows, indices, ignore_index, reduction)
     else:
         if not x.dtype.is_floating_point:
             raise DTypeError(f"{name}: input is {x.dtype.name}; wanted a floating-point dtype")
