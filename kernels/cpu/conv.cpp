@@ -61,6 +61,13 @@ ConvKernel<T> dw(const Conv& c) {
     return weights_dw<T>(c);
 }
 
+template <class T>
+PoolKernel<T> pooled(const Conv& c) {
+    if (fits_depthwise(c)) return depthwise_pool<T>(c);
+    if (fits_planes(c)) return planes_pool<T>(c);
+    return winograd_pool<T>(c, gather_pool<T>(c));
+}
+
 // Binds a kernel of two inputs, perhaps a bias, and an output.
 template <class T>
 py::object bound(ConvKernel<T> kernel, bool bias, std::int64_t work) {
@@ -78,6 +85,26 @@ py::object make_forward(py::tuple specs, py::tuple outs, py::dict constants) {
                               : bound<float>(forward<float>(c, then), true, c.products());
 }
 
+// The forward, relu and pooling: x, w, bias or None, y, places.
+template <class T>
+py::object bound_pool(const Conv& c) {
+    return bind(5, [kernel = pooled<T>(c), work = c.products()](PyObject* const* a) {
+        const T* b = a[2] != Py_None ? data<T>(a[2]) : nullptr;
+        const Unlock unlock(work);
+        kernel(data<T>(a[0]), data<T>(a[1]), b, data<T>(a[3]), data<std::uint8_t>(a[4]));
+    });
+}
+
+py::object make_pool(py::tuple specs, py::tuple outs, py::dict constants) {
+    Conv c = sizes(specs[0], specs[1], outs[0], constants);
+    // what is not pooled: its sizes, and the layout that the convolution alone would choose
+    const auto padding = constants["padding"].cast<std::vector<std::int64_t>>();
+    c.oh = (c.h + padding[0] + padding[1] - (c.kh - 1) * c.dh - 1) / c.sh + 1;
+    c.ow = (c.w + padding[2] + padding[3] - (c.kw - 1) * c.dw - 1) / c.sw + 1;
+    c.y_last = channels_last(specs[0]) || channels_last(specs[1]) || c.features() == 1;
+    return is_double(outs[0]) ? bound_pool<double>(c) : bound_pool<float>(c);
+}
+
 py::object make_dx(py::tuple specs, py::tuple outs, py::dict constants) {
     const Conv c = sizes(outs[0], specs[1], specs[0], constants);
     return is_double(outs[0]) ? bound<double>(dx<double>(c), false, c.products())
@@ -91,6 +118,7 @@ py::object make_dw(py::tuple specs, py::tuple outs, py::dict constants) {
 }
 
 Registrar forward_kernel("conv2d", make_forward), dx_kernel("conv2d_dx", make_dx), dw_kernel("conv2d_dw", make_dw);
+Registrar pool_kernel("conv_relu_pool", make_pool);
 
 }  // namespace
 }  // namespace tl

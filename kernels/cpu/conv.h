@@ -31,9 +31,17 @@ enum class After { nothing, relu };
 template <class T>
 using ConvKernel = std::function<void(const T*, const T*, const T*, T*)>;
 
+// (x, w, bias or null, y, places) for a forward whose outputs pass relu and are pooled: y has the largest of each
+// window of 2 x 2 outputs (rows and columns left over go nowhere), `places` where in the window it is. What is not
+// pooled yet is in a thread's own memory alone.
+template <class T>
+using PoolKernel = std::function<void(const T*, const T*, const T*, T*, std::uint8_t*)>;
+
 // conv_gather.cpp: each output pixel gathers its window. All sizes, forward and dx.
 template <class T>
 ConvKernel<T> gather_forward(const Conv& c, After after);
+template <class T>
+PoolKernel<T> gather_pool(const Conv& c);
 template <class T>
 ConvKernel<T> gather_dx(const Conv& c);
 
@@ -41,11 +49,15 @@ ConvKernel<T> gather_dx(const Conv& c);
 bool fits_planes(const Conv& c);
 template <class T>
 ConvKernel<T> planes_forward(const Conv& c, After after);
+template <class T>
+PoolKernel<T> planes_pool(const Conv& c);
 
 // conv_depthwise.cpp: one input channel to a group.
 bool fits_depthwise(const Conv& c);
 template <class T>
 ConvKernel<T> depthwise_forward(const Conv& c, After after);
+template <class T>
+PoolKernel<T> depthwise_pool(const Conv& c);
 template <class T>
 ConvKernel<T> depthwise_dx(const Conv& c);
 template <class T>
@@ -69,6 +81,8 @@ ConvKernel<T> weights_dw(const Conv& c);
 // is off.
 template <class T>
 ConvKernel<T> winograd_forward(const Conv& c, After after, ConvKernel<T> gather);
+template <class T>
+PoolKernel<T> winograd_pool(const Conv& c, PoolKernel<T> gather);
 template <class T>
 ConvKernel<T> winograd_dx(const Conv& c, ConvKernel<T> gather);
 std::atomic<bool>& winograd_on();

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "pool.h"
+#include "scratch.h"
 
 #define TL_BODY "conv_depthwise_body.h"
 #include "each_isa.h"
@@ -68,6 +69,32 @@ ConvKernel<T> depthwise_forward(const Conv& c, After after) {
     };
 }
 
+// Some images at a time, so that what is not pooled yet stays near.
+template <class T>
+PoolKernel<T> depthwise_pool(const Conv& c) {
+    const std::int64_t plane = c.oh * c.ow, image = c.features() * plane;
+    const auto bytes = image * static_cast<std::int64_t>(sizeof(T));
+    const std::int64_t each = std::clamp<std::int64_t>((1 << 18) / bytes, 1, c.n);
+    Conv some = c, rest = c;
+    some.n = each, rest.n = c.n % each;
+    const ConvKernel<T> whole = depthwise_forward<T>(some, After::relu);
+    const ConvKernel<T> last = rest.n ? depthwise_forward<T>(rest, After::relu) : whole;
+    const std::int64_t windows = (c.oh / 2) * (c.ow / 2);
+    return [=](const T* x, const T* w, const T* bias, T* y, std::uint8_t* at) {
+        const auto chunk = [&](int k) {
+            struct Made;
+            T* made = scratch<Made, T>(each * image + 4 * slack);
+            const std::int64_t n = k * each, images = std::min(each, c.n - n);
+            (images == each ? whole : last)(x + n * c.channels() * c.h * c.w, w, bias, made);
+            const std::int64_t window = n * c.features() * windows;
+            TL_PICK(pool_images<T>)(c, images, made, y + window, at + window);
+        };
+        const auto chunks = static_cast<int>((c.n + each - 1) / each);
+        if (c.products() > alone) return Pool::get().run(chunks, chunk);
+        for (int k = 0; k < chunks; ++k) chunk(k);
+    };
+}
+
 template <class T>
 ConvKernel<T> depthwise_dx(const Conv& c) {
     auto d = plan(plan_dx(c), After::nothing, 1, c.og);
@@ -87,6 +114,8 @@ ConvKernel<T> depthwise_dw(const Conv& c) {
 
 template ConvKernel<float> depthwise_forward<float>(const Conv&, After);
 template ConvKernel<double> depthwise_forward<double>(const Conv&, After);
+template PoolKernel<float> depthwise_pool<float>(const Conv&);
+template PoolKernel<double> depthwise_pool<double>(const Conv&);
 template ConvKernel<float> depthwise_dx<float>(const Conv&);
 template ConvKernel<double> depthwise_dx<double>(const Conv&);
 template ConvKernel<float> depthwise_dw<float>(const Conv&);

@@ -1,6 +1,7 @@
 // The loops of depthwise convolutions. Included for each instruction set.
 
 #include "conv_parts.h"
+#include "conv_pool_body.h"
 
 // ---- channels last: vectors lie along channels
 // Vectors of a row of channels. Those that are over are a vector of the last ones, some done once more; only fewer
@@ -499,4 +500,24 @@ static void depthwise_dw_planes(const tl::Depthwise& d, const T* x, const T* dy,
                 dw[o * taps + k] = total;
             }
     });
+}
+
+// ---- pooling
+// Images of one layer's outputs, of which vectors may read some more elements.
+template <class T>
+static void pool_images(const tl::Conv& c, std::int64_t images, const T* made, T* y, std::uint8_t* at) {
+    const std::int64_t channels = c.features(), rows = c.oh / 2, columns = c.ow / 2, windows = rows * columns;
+    for (std::int64_t n = 0; n < images; ++n) {
+        if (c.y_last) {
+            const Block<T> block{made + n * c.oh * c.ow * channels, c.ow * channels, channels, channels};
+            pool_to_pixels(block, rows, columns, y + n * windows * channels, at + n * windows * channels, channels);
+            continue;
+        }
+        for (std::int64_t o = n * channels; o < (n + 1) * channels; ++o)
+            for (std::int64_t r = 0; r < rows; ++r) {
+                const T* top = made + (o * c.oh + 2 * r) * c.ow;
+                const std::int64_t window = (o * rows + r) * columns;
+                pool_row(top, top + c.ow, columns, (rows - r) * columns, y + window, at + window);
+            }
+    }
 }

@@ -137,20 +137,35 @@ Cut cut(const Gather& g, std::int64_t lanes, std::int64_t registers, std::int64_
 
 namespace {
 
+struct Ready {
+    Gather g;
+    After after;
+    std::array<Cut, 3> cuts;
+};
+
 template <class T>
-ConvKernel<T> gather(Gather plan, After after) {
-    struct Ready {
-        Gather g;
-        After after;
-        std::array<Cut, 3> cuts;
-    };
+std::shared_ptr<Ready> ready_for(Gather plan, After after) {
     auto ready = std::make_shared<Ready>(Ready{std::move(plan), after, {}});
     for (int k = 0; k < 3; ++k)
         ready->cuts[k] = cut(ready->g, (k == avx512 ? 64 : k == avx2 ? 32 : 16) / static_cast<std::int64_t>(sizeof(T)),
                              k == avx512 ? 32 : 16, sizeof(T));
+    return ready;
+}
+
+template <class T>
+ConvKernel<T> gather(Gather plan, After after) {
+    auto ready = ready_for<T>(std::move(plan), after);
     return [ready](const T* source, const T* w, const T* bias, T* made) {
-        TL_PICK(gather_all<T>)(ready->g, ready->cuts[isa()], ready->after, source, w, bias, made);
+        TL_PICK(gather_all<T>)(ready->g, ready->cuts[isa()], ready->after, source, w, bias, made, nullptr);
     };
+}
+
+// Bands of whole windows, and such that what is pooled stays near, too.
+void pooled(const Gather& g, Cut& cut, std::int64_t element) {
+    const std::int64_t row = element * g.columns.made * g.made_channels(), rows = g.rows.count() / 2 * 2;
+    const std::int64_t near = std::max<std::int64_t>(near_bytes / std::max<std::int64_t>(row, 1), 2);
+    cut.band = cut.across ? rows : std::min({cut.band + 1, near, rows}) / 2 * 2;
+    cut.bands = (rows + cut.band - 1) / cut.band;
 }
 
 }  // namespace
@@ -160,11 +175,21 @@ ConvKernel<T> gather_forward(const Conv& c, After after) {
     return gather<T>(plan_forward(c), after);
 }
 template <class T>
+PoolKernel<T> gather_pool(const Conv& c) {
+    auto ready = ready_for<T>(plan_forward(c), After::relu);
+    for (Cut& cut : ready->cuts) pooled(ready->g, cut, sizeof(T));
+    return [ready](const T* source, const T* w, const T* bias, T* made, std::uint8_t* at) {
+        TL_PICK(gather_all<T>)(ready->g, ready->cuts[isa()], ready->after, source, w, bias, made, at);
+    };
+}
+template <class T>
 ConvKernel<T> gather_dx(const Conv& c) {
     return gather<T>(plan_dx(c), After::nothing);
 }
 template ConvKernel<float> gather_forward<float>(const Conv&, After);
 template ConvKernel<double> gather_forward<double>(const Conv&, After);
+template PoolKernel<float> gather_pool<float>(const Conv&);
+template PoolKernel<double> gather_pool<double>(const Conv&);
 template ConvKernel<float> gather_dx<float>(const Conv&);
 template ConvKernel<double> gather_dx<double>(const Conv&);
 

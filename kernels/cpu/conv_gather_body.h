@@ -1,6 +1,7 @@
 // The loops of gathering convolutions: tiles of pixels by panels of channels. Included for each instruction set.
 
 #include "conv_parts.h"
+#include "conv_pool_body.h"
 
 // What is the same for all tiles of a phase, a group and a panel.
 template <class T>
@@ -118,22 +119,24 @@ static void pack(const tl::Gather& g, const tl::Cut& c, const T* w, T* packed, s
             }
 }
 
-// A task: some images, a band of rows of each, a part of the channels.
+// A task: some images, a band of rows of each, a part of the channels. With `at` what is made is pooled.
 template <class T>
 static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, const T* source, const T* packed,
-                        const T* bias, T* made, std::int64_t task) {
+                        const T* bias, T* made, std::uint8_t* at, std::int64_t task) {
     const tl::Axis &R = g.rows, &C = g.columns;
     const std::int64_t part = task % c.parts, band = task / c.parts % c.bands, n0 = task / c.parts / c.bands * c.images;
-    const std::int64_t images = std::min(c.images, g.n - n0), q0 = band * c.band, q1 = std::min(q0 + c.band, R.count());
+    const std::int64_t images = std::min(c.images, g.n - n0), q0 = band * c.band;
+    const std::int64_t q1 = std::min(q0 + c.band, at ? R.count() / 2 * 2 : R.count());
     const std::int64_t first = q0 * R.stride + R.low, rows = (q1 - q0 - 1) * R.stride + R.high - R.low + 1;
     const std::int64_t channels = g.made_channels(), made_row = C.made * channels;
     const std::int64_t made0 = q0 * R.step, made_rows = std::min(q1 * R.step, R.made) - made0;
     const std::int64_t source_image = R.size * C.size * g.source_channels(), made_image = R.made * made_row;
     const std::int64_t from_image = g.direct ? source_image : (rows * g.row + 15) / 16 * 16 + 16;
-    const std::int64_t to_image = g.made_last ? made_image : made_rows * made_row;
+    const bool direct = g.made_last && !at;  // made where it stays
+    const std::int64_t to_image = direct ? made_image : made_rows * made_row;
     const std::int64_t at_once = c.across ? images : 1;
     T* copy = g.direct ? nullptr : tl::room<T>(1, at_once * from_image);
-    T* result = g.made_last ? nullptr : tl::room<T>(2, at_once * to_image);
+    T* result = direct ? nullptr : tl::room<T>(2, at_once * to_image);
     const std::int64_t panels = c.panels(), all_panels = g.groups * panels;
     const std::int64_t panel0 = all_panels * part / c.parts, panel1 = all_panels * (part + 1) / c.parts;
 
@@ -142,7 +145,7 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
         if (!g.direct)
             for (std::int64_t k = 0; k < at_once; ++k)
                 fill(g, source + (n + k) * source_image, first, rows, copy + k * from_image);
-        T* to = g.made_last ? made + n * made_image + made0 * made_row : result;
+        T* to = direct ? made + n * made_image + made0 * made_row : result;
         for (const tl::Phase& p : g.phases) {
             struct Steps {
                 std::int64_t count, from, to;
@@ -153,6 +156,7 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
             if (middle.count < 1 || inner.count < 1) continue;
             const bool flat = !c.across && middle.from == inner.count * inner.from &&
                               middle.to == inner.count * inner.to;
+            if (at && !flat) inner.count = inner.count / 2 * 2;
             if (c.across) {
                 std::swap(outer, inner);
             } else if (flat) {
@@ -192,22 +196,35 @@ static void gather_task(const tl::Gather& g, const tl::Cut& c, tl::After after, 
                 }
             }
         }
-        if (!g.made_last) {
-            // the channels of this part: whole panels of groups
-            const auto channel = [&](std::int64_t k) {
-                return k / panels * g.made + std::min(k % panels * c.at_once * c.lanes, g.made);
-            };
-            const std::int64_t c0 = channel(panel0), c1 = panel1 == all_panels ? channels : channel(panel1);
+        if (direct) continue;
+        // the channels of this part: whole panels of groups
+        const auto channel = [&](std::int64_t k) {
+            return k / panels * g.made + std::min(k % panels * c.at_once * c.lanes, g.made);
+        };
+        const std::int64_t c0 = channel(panel0), c1 = panel1 == all_panels ? channels : channel(panel1);
+        if (!at) {
             for (std::int64_t k = 0; k < at_once; ++k)
                 pixels_to_planes(result + k * to_image + c0, channels, c1 - c0, made_rows * C.made,
                                  made + (n + k) * made_image + c0 * R.made * C.made + made0 * C.made, R.made * C.made);
+            continue;
+        }
+        const std::int64_t columns = C.made / 2, plane = R.made / 2 * columns;
+        for (std::int64_t k = 0; k < at_once; ++k) {
+            const Block<T> block{result + k * to_image + c0, made_row, channels, c1 - c0};
+            const std::int64_t image = (n + k) * channels * plane, window = made0 / 2 * columns;
+            if (g.made_last)
+                pool_to_pixels(block, made_rows / 2, columns, made + image + window * channels + c0,
+                               at + image + window * channels + c0, channels);
+            else
+                pool_to_planes(block, made_rows / 2, columns, made + image + c0 * plane + window,
+                               at + image + c0 * plane + window, plane);
         }
     }
 }
 
 template <class T>
 static void gather_all(const tl::Gather& g, const tl::Cut& c, tl::After after, const T* source, const T* w,
-                       const T* bias, T* made) {
+                       const T* bias, T* made, std::uint8_t* at) {
     const std::int64_t weights = g.groups * g.taps * g.source * c.wide();
     T* packed = tl::room<T>(0, weights + g.groups * c.wide());
     T* padded = bias ? packed + weights : nullptr;
@@ -220,5 +237,5 @@ static void gather_all(const tl::Gather& g, const tl::Cut& c, tl::After after, c
     run_tasks(weights > 1 << 16, g.groups * panels, [&](int k) { pack(g, c, w, packed, k / panels, k % panels); });
     const std::int64_t tasks = (g.n + c.images - 1) / c.images * c.bands * c.parts;
     run_tasks(g.products() > tl::alone, tasks,
-              [&](int k) { gather_task(g, c, after, source, packed, padded, made, k); });
+              [&](int k) { gather_task(g, c, after, source, packed, padded, made, at, k); });
 }

@@ -20,10 +20,18 @@ bool fits_planes(const Conv& c) {
 template <class T>
 ConvKernel<T> planes_forward(const Conv& c, After after) {
     return [c, after](const T* x, const T* w, const T* bias, T* y) {
-        TL_PICK(planes_all<T>)(c, after, x, w, bias, y);
+        TL_PICK(planes_all<T>)(c, after, x, w, bias, y, nullptr);
+    };
+}
+template <class T>
+PoolKernel<T> planes_pool(const Conv& c) {
+    return [c](const T* x, const T* w, const T* bias, T* y, std::uint8_t* at) {
+        TL_PICK(planes_all<T>)(c, After::relu, x, w, bias, y, at);
     };
 }
 template ConvKernel<float> planes_forward<float>(const Conv&, After);
 template ConvKernel<double> planes_forward<double>(const Conv&, After);
+template PoolKernel<float> planes_pool<float>(const Conv&);
+template PoolKernel<double> planes_pool<double>(const Conv&);
 
 }  // namespace tl

@@ -177,6 +177,8 @@ py::object typed(py::tuple specs, py::tuple outs, py::dict constants, py::handle
     });
 }
 
+// The largest of each window and its place; with `relu` of the pixels that have passed one.
+template <bool relu>
 py::object max_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
     return typed(specs, outs, constants, specs[0], outs[0], outs[1], [](auto t, auto place, const Pooling& p) {
         using T = decltype(t);
@@ -187,37 +189,41 @@ py::object max_pool2d(py::tuple specs, py::tuple outs, py::dict constants) {
             P* at = data<P>(a[2]);
             in_tasks(p, p.rows(), [&](std::int64_t first, std::int64_t last) {
                 if (p.last)
-                    TL_PICK(max_last<T, P>)(p, x, y, at, first, last);
+                    TL_PICK(max_last<T, P, relu>)(p, x, y, at, first, last);
                 else if (sizeof(P) > 1 || !p.halves())  // halves have places of one byte
-                    TL_PICK(max_any<T, P>)(p, x, y, at, first, last, dealt_rows<T>(p));
+                    TL_PICK(max_any<T, P, relu>)(p, x, y, at, first, last, dealt_rows<T>(p));
                 else
-                    TL_PICK(max_2x2<T, std::uint8_t>)
+                    TL_PICK(max_2x2<T, std::uint8_t, relu>)
                     (p, x, y, reinterpret_cast<std::uint8_t*>(at), first, last);
             });
         });
     });
 }
 
+// The gradient: dy, place, dx. With `relu`, of both: dy, y, place, dx.
+template <bool relu>
 py::object pool_put(py::tuple specs, py::tuple outs, py::dict constants) {
-    return typed(specs, outs, constants, outs[0], specs[0], specs[1], [](auto t, auto place, const Pooling& p) {
+    const py::handle places = specs[relu ? 2 : 1];
+    return typed(specs, outs, constants, outs[0], specs[0], places, [](auto t, auto place, const Pooling& p) {
         using T = decltype(t);
         using P = decltype(place);
-        return tl::bind(3, [p](PyObject* const* a) {
+        return tl::bind(relu ? 4 : 3, [p](PyObject* const* a) {
             const T* dy = data<T>(a[0]);
-            const P* at = data<P>(a[1]);
-            T* dx = data<T>(a[2]);
+            const T* y = relu ? data<T>(a[1]) : nullptr;
+            const P* at = data<P>(a[relu ? 2 : 1]);
+            T* dx = data<T>(a[relu ? 3 : 2]);
             const bool rows = p.last ? p.apart() : sizeof(P) == 1 && p.halves();  // halves have places of one byte
             const std::int64_t tasks = rows ? p.rows() : p.last ? p.images * p.blocks : p.planes;
             in_tasks(p, tasks, [&](std::int64_t first, std::int64_t last) {
                 if (p.last && rows)
-                    TL_PICK(put_apart_last<T, P>)(p, dy, at, dx, first, last);
+                    TL_PICK(put_apart_last<T, P>)(p, dy, y, at, dx, first, last);
                 else if (p.last)
-                    TL_PICK(put_any_last<T, P>)(p, dy, at, dx, first, last);
+                    TL_PICK(put_any_last<T, P>)(p, dy, y, at, dx, first, last);
                 else if (rows)
                     TL_PICK(put_2x2<T, std::uint8_t>)
-                    (p, dy, reinterpret_cast<const std::uint8_t*>(at), dx, first, last);
+                    (p, dy, y, reinterpret_cast<const std::uint8_t*>(at), dx, first, last);
                 else
-                    TL_PICK(put_any<T, P>)(p, dy, at, dx, first, last);
+                    TL_PICK(put_any<T, P>)(p, dy, y, at, dx, first, last);
             });
         });
     });
@@ -293,8 +299,9 @@ py::object avg_pool2d_dx(py::tuple specs, py::tuple outs, py::dict constants) {
 }
 
 const tl::Registrar kernels[] = {
-    {"max_pool2d", max_pool2d}, {"pool_put", pool_put},           {"pool_take", pool_take},
-    {"avg_pool2d", avg_pool2d}, {"avg_pool2d_dx", avg_pool2d_dx},
+    {"max_pool2d", max_pool2d<false>}, {"relu_pool", max_pool2d<true>},  {"pool_put", pool_put<false>},
+    {"relu_pool_dx", pool_put<true>},  {"pool_take", pool_take},         {"avg_pool2d", avg_pool2d},
+    {"avg_pool2d_dx", avg_pool2d_dx},
 };
 
 }  // namespace

@@ -4,52 +4,7 @@
 // Outputs of a row are computed by whole vectors that may reach into the next row, which is written after; only where
 // the task's last row or the end of an array is too near are vectors cut off. So narrow images need no masks.
 
-// Ints (vmath.h) are what comparisons give, and places in a window while they are in registers.
-template <class T>
-TL_INLINE Ints<T> everywhere(std::int64_t k) {
-    return Ints<T>{} + static_cast<std::remove_reference_t<decltype(Ints<T>{}[0])>>(k);
-}
-
-template <class T, class P>
-struct Narrow {
-    typedef P type __attribute__((vector_size(lanes<T> * sizeof(P))));
-};
-
-template <class T, class P>
-TL_INLINE Ints<T> widen(const typename Narrow<T, P>::type& v) {
-#if TL_LEVEL > 0  // GCC would take bytes one by one
-    if constexpr (sizeof(P) == 1) {
-        __m128i bytes = _mm_setzero_si128();
-        std::memcpy(&bytes, &v, sizeof v);
-#if TL_LEVEL == 2
-        // the masked kind, since GCC warns of its own header in the other
-        return (Ints<T>)(sizeof(T) == 4 ? _mm512_maskz_cvtepu8_epi32(-1, bytes) : _mm512_maskz_cvtepu8_epi64(-1, bytes));
-#else
-        return (Ints<T>)(sizeof(T) == 4 ? _mm256_cvtepu8_epi32(bytes) : _mm256_cvtepu8_epi64(bytes));
-#endif
-    }
-#endif
-    return __builtin_convertvector(v, Ints<T>);
-}
-
-template <class T, class P>
-TL_INLINE Ints<T> load_places(const P* p, std::int64_t n) {
-    typename Narrow<T, P>::type v = {};
-    if (n == lanes<T>)
-        std::memcpy(&v, p, sizeof v);
-    else
-        for (std::int64_t l = 0; l < n; ++l) v[l] = p[l];
-    return widen<T, P>(v);
-}
-
-template <class T, class P>
-TL_INLINE void store_places(P* p, std::int64_t n, const Ints<T>& places) {
-    const auto v = __builtin_convertvector(places, typename Narrow<T, P>::type);
-    if (n == lanes<T>)
-        std::memcpy(p, &v, sizeof v);
-    else
-        for (std::int64_t l = 0; l < n; ++l) p[l] = v[l];
-}
+#include "winners.h"
 
 // The first n elements; `Whole` says at compile time that n is a vector's length.
 template <class Whole, class T>
@@ -74,20 +29,6 @@ TL_INLINE void each_vector(std::int64_t count, std::int64_t room, F f) {
             f(std::false_type{}, j, std::min(L, count - j));
 }
 
-// The winners so far of as many windows as a vector holds. A later one must be larger, or nan.
-template <class T>
-struct Best {
-    Vec<T> value;
-    Ints<T> place;
-};
-
-template <class T>
-TL_INLINE void meet(Best<T>& best, const Vec<T>& v, std::int64_t place) {
-    const Ints<T> wins = (v > best.value) | (v != v);
-    best.value = wins ? v : best.value;
-    best.place = wins ? everywhere<T>(place) : best.place;
-}
-
 // ---- (N, C, H, W), windows of 2 x 2 side by side
 // The first of the two rows of pixels that belong to a row of windows.
 TL_INLINE std::int64_t pixel_row(const Pooling& p, std::int64_t row) {
@@ -110,7 +51,20 @@ TL_INLINE void each_2x2(const Pooling& p, const T* x, std::int64_t row, std::int
     });
 }
 
-template <class T, class P>
+// What relu leaves of pixels, where they pass it (R) before they are pooled.
+template <bool R, class T>
+TL_INLINE Vec<T> before(const Vec<T>& v) {
+    return R ? (v < 0 ? Vec<T>{} : v) : v;  // nan stays
+}
+
+// What relu's gradient leaves of the windows' numbers dy from `at` on: y is what was pooled, or null without a relu.
+template <class Whole, class T>
+TL_INLINE Vec<T> passed(Whole whole, const T* dy, const T* y, std::int64_t at, std::int64_t n) {
+    const Vec<T> v = some(whole, dy + at, n);
+    return y ? (some(whole, y + at, n) <= 0 ? Vec<T>{} : v) : v;
+}
+
+template <class T, class P, bool R>
 void max_2x2(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last) {
     for (std::int64_t row = first; row < last; ++row) {
         T* to = y + row * p.out_w;
@@ -118,10 +72,10 @@ void max_2x2(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, s
         each_2x2(p, x, row, (last - row) * p.out_w,
                  [&](auto whole, std::int64_t j, std::int64_t n, const Vec<T>& a, const Vec<T>& b, const Vec<T>& c,
                      const Vec<T>& d) {
-                     Best<T> best{a, Ints<T>{}};
-                     meet(best, b, 1);
-                     meet(best, c, 2);
-                     meet(best, d, 3);
+                     Best<T> best{before<R, T>(a), Ints<T>{}};
+                     meet(best, before<R, T>(b), 1);
+                     meet(best, before<R, T>(c), 2);
+                     meet(best, before<R, T>(d), 3);
                      put(whole, to + j, n, best.value);
                      store_places<T>(at + j, n, best.place);
                  });
@@ -161,17 +115,17 @@ TL_INLINE void zero_rows(const Pooling& p, T* dx, std::int64_t row) {
 }
 
 template <class T, class P>
-void put_2x2(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+void put_2x2(const Pooling& p, const T* dy, const T* y, const P* place, T* dx, std::int64_t first,
+             std::int64_t last) {
     const std::int64_t end = pixel_row(p, last) * p.w, windows = p.planes * p.out_h * p.out_w;
     for (std::int64_t row = first; row < last; ++row) {
-        const T* from = dy + row * p.out_w;
-        const P* at = place + row * p.out_w;
+        const std::int64_t from = row * p.out_w;
         for (std::int64_t half = 0; half < 2; ++half) {
             const std::int64_t start = (pixel_row(p, row) + half) * p.w;
             spread_row(p, dx + start, end - start, windows - row * p.out_w,
                        [&](auto whole, std::int64_t j, std::int64_t n, Vec<T>& even, Vec<T>& odd) {
-                           const Vec<T> v = some(whole, from + j, n);
-                           const Ints<T> k = load_places<T>(at + j, n);
+                           const Vec<T> v = passed(whole, dy, y, from + j, n);
+                           const Ints<T> k = load_places<T>(place + from + j, n);
                            even = k == everywhere<T>(2 * half) ? v : Vec<T>{};
                            odd = k == everywhere<T>(2 * half + 1) ? v : Vec<T>{};
                        });
@@ -199,33 +153,35 @@ void mean_dx_2x2(const Pooling& p, const T* dy, T* dx, std::int64_t first, std::
 
 // ---- (N, C, H, W), any windows
 // A row of pixels with its padding, dealt out to `step_w` phases of p.phase elements: window j finds its tap t (of
-// dilation d) at phase t d % step, element j + t d / step. So neighbours of windows are neighbours in memory.
-template <class T>
+// dilation d) at phase t d % step, element j + t d / step. So neighbours of windows are neighbours in memory. With R
+// pixels pass relu, padding does not.
+template <bool R, class T>
 void deal_row(const Pooling& p, const T* x, std::int64_t room, T fill, T* to) {
     constexpr std::int64_t L = lanes<T>;
     const std::int64_t s = p.step_w, pad = p.pad_w;
     const std::int64_t needed = p.out_w + p.dilation_w * (p.kernel_w - 1) / s;
+    const auto one = [x](std::int64_t k) { return R && x[k] < 0 ? T(0) : x[k]; };
     if (s == 1) {
         std::int64_t m = 0;
-        for (; m < p.w && m + L <= room; m += L) store(to + pad + m, load(x + m));
-        for (; m < p.w; ++m) to[pad + m] = x[m];
+        for (; m < p.w && m + L <= room; m += L) store(to + pad + m, before<R, T>(load(x + m)));
+        for (; m < p.w; ++m) to[pad + m] = one(m);
     } else if (s == 2) {
         T* even = to + (pad & 1) * p.phase + pad / 2;
         T* odd = to + (~pad & 1) * p.phase + (pad + 1) / 2;
         const std::int64_t half = (p.w + 1) / 2;
         std::int64_t m = 0;
         for (; m < half && 2 * (m + L) <= room; m += L) {
-            const Vec<T> a = load(x + 2 * m), b = load(x + 2 * m + L);
+            const Vec<T> a = before<R, T>(load(x + 2 * m)), b = before<R, T>(load(x + 2 * m + L));
             store(even + m, evens<T>(a, b));
             store(odd + m, odds<T>(a, b));
         }
         for (; m < half; ++m) {
-            even[m] = x[2 * m];
-            if (2 * m + 1 < p.w) odd[m] = x[2 * m + 1];
+            even[m] = one(2 * m);
+            if (2 * m + 1 < p.w) odd[m] = one(2 * m + 1);
         }
     } else {
         for (std::int64_t u = pad % s, m = pad / s, c = 0; c < p.w; ++c) {
-            to[u * p.phase + m] = x[c];
+            to[u * p.phase + m] = one(c);
             if (++u == s) u = 0, ++m;
         }
     }
@@ -240,7 +196,7 @@ void deal_row(const Pooling& p, const T* x, std::int64_t room, T fill, T* to) {
 
 // Calls f(row, base) for each row of windows; the dealt row of tap i is base + i * p.dilation_h * p.dealt, for taps
 // p.first_row[row] <= i < p.last_row[row]. `scratch` has room for p.block rows of windows.
-template <class T, class F>
+template <bool R, class T, class F>
 TL_INLINE void each_dealt(const Pooling& p, const T* x, std::int64_t first, std::int64_t last, T fill, T* scratch,
                           F f) {
     const T* end = x + p.planes * p.h * p.w;
@@ -251,16 +207,16 @@ TL_INLINE void each_dealt(const Pooling& p, const T* x, std::int64_t first, std:
         const std::int64_t high = (stop - 1) * p.step_h - p.pad_h + (p.kernel_h - 1) * p.dilation_h + 1;
         for (std::int64_t r = std::max<std::int64_t>(low, 0); r < std::min(high, p.h); ++r) {
             const T* from = x + (plane * p.h + r) * p.w;
-            deal_row(p, from, end - from, fill, scratch + (r - low) * p.dealt);
+            deal_row<R>(p, from, end - from, fill, scratch + (r - low) * p.dealt);
         }
         for (std::int64_t k = o; k < stop; ++k, ++row) f(row, k, scratch + (k - o) * p.step_h * p.dealt);
     }
 }
 
-template <class T, class P>
+template <class T, class P, bool R>
 void max_any(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last, T* scratch) {
     const T lowest = -std::numeric_limits<T>::infinity();
-    each_dealt(p, x, first, last, lowest, scratch, [&](std::int64_t row, std::int64_t o, const T* base) {
+    each_dealt<R>(p, x, first, last, lowest, scratch, [&](std::int64_t row, std::int64_t o, const T* base) {
         T* to = y + row * p.out_w;
         P* at = place + row * p.out_w;
         each_vector<T>(p.out_w, (last - row) * p.out_w, [&](auto whole, std::int64_t j, std::int64_t n) {
@@ -276,7 +232,7 @@ void max_any(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, s
 
 template <class T>
 void mean_any(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64_t last, T* scratch) {
-    each_dealt(p, x, first, last, T(0), scratch, [&](std::int64_t row, std::int64_t o, const T* base) {
+    each_dealt<false>(p, x, first, last, T(0), scratch, [&](std::int64_t row, std::int64_t o, const T* base) {
         T* to = y + row * p.out_w;
         const T count = static_cast<T>(p.row_count[o]);
         each_vector<T>(p.out_w, (last - row) * p.out_w, [&](auto whole, std::int64_t j, std::int64_t n) {
@@ -293,7 +249,8 @@ void mean_any(const Pooling& p, const T* x, T* y, std::int64_t first, std::int64
 // Adds each window's number to the pixel of its place. `to` is the first pixel of an image, `depth` the step between
 // pixels; window (o, j) has its `many` numbers (of as many channels) at (o * out_w + j) * depth of dy and place.
 template <class T, class P>
-TL_INLINE void scatter(const Pooling& p, const T* dy, const P* place, T* to, std::int64_t depth, std::int64_t many) {
+TL_INLINE void scatter(const Pooling& p, const T* dy, const T* y, const P* place, T* to, std::int64_t depth,
+                       std::int64_t many) {
     const std::int64_t h = p.h, w = p.w, out_w = p.out_w, taps = p.kernel_h * p.kernel_w;
     const std::int64_t reach_h = p.dilation_h * (p.kernel_h - 1), reach_w = p.dilation_w * (p.kernel_w - 1);
     const std::int64_t *rows = p.place_row.data(), *columns = p.place_column.data(), *pixel = p.place_pixel.data();
@@ -304,6 +261,7 @@ TL_INLINE void scatter(const Pooling& p, const T* dy, const P* place, T* to, std
             const bool inside = top >= 0 && left >= 0 && top + reach_h < h && left + reach_w < w;
             for (std::int64_t c = 0; c < many; ++c) {
                 const std::int64_t k = place[at + c];
+                if (y && y[at + c] <= 0) continue;
                 if (static_cast<std::uint64_t>(k) >= static_cast<std::uint64_t>(taps)) continue;
                 if (!inside && (top + rows[k] < 0 || top + rows[k] >= h || left + columns[k] < 0 ||
                                 left + columns[k] >= w))
@@ -315,12 +273,13 @@ TL_INLINE void scatter(const Pooling& p, const T* dy, const P* place, T* to, std
 
 // Whole planes [first, last): windows that overlap write the same pixels.
 template <class T, class P>
-void put_any(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+void put_any(const Pooling& p, const T* dy, const T* y, const P* place, T* dx, std::int64_t first,
+             std::int64_t last) {
     for (std::int64_t plane = first; plane < last; ++plane) {
         const std::int64_t at = plane * p.out_h * p.out_w;
         T* to = dx + plane * p.h * p.w;
         std::memset(to, 0, p.h * p.w * sizeof(T));
-        scatter(p, dy + at, place + at, to, 1, 1);
+        scatter(p, dy + at, y ? y + at : y, place + at, to, 1, 1);
     }
 }
 
@@ -391,7 +350,7 @@ TL_INLINE void each_window(const Pooling& p, const T* x, std::int64_t first, std
     }
 }
 
-template <class T, class P>
+template <class T, class P, bool R>
 void max_last(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, std::int64_t last) {
     const std::int64_t C = p.channels, kernel_w = p.kernel_w;
     const std::int64_t down = p.dilation_h * p.w * C, right = p.dilation_w * C;
@@ -402,7 +361,8 @@ void max_last(const Pooling& p, const T* x, T* y, P* place, std::int64_t first, 
                 Best<T> best{all(-std::numeric_limits<T>::infinity()), everywhere<T>(i0 * kernel_w + k0)};
                 for (std::int64_t i = 0; i < kh; ++i)
                     for (std::int64_t k = 0; k < kw; ++k)
-                        meet(best, some(whole, from + i * down + k * right + c, n), (i0 + i) * kernel_w + k0 + k);
+                        meet(best, before<R, T>(some(whole, from + i * down + k * right + c, n)),
+                             (i0 + i) * kernel_w + k0 + k);
                 put(whole, y + window + c, n, best.value);
                 store_places<T>(place + window + c, n, best.place);
             });
@@ -453,9 +413,10 @@ TL_INLINE void spread_last(const Pooling& p, T* dx, std::int64_t first, std::int
 }
 
 template <class T, class P>
-void put_apart_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+void put_apart_last(const Pooling& p, const T* dy, const T* y, const P* place, T* dx, std::int64_t first,
+                    std::int64_t last) {
     spread_last(p, dx, first, last, [=](auto whole, std::int64_t at, std::int64_t k, std::int64_t n) {
-        return load_places<T>(place + at, n) == everywhere<T>(k) ? some(whole, dy + at, n) : Vec<T>{};
+        return load_places<T>(place + at, n) == everywhere<T>(k) ? passed(whole, dy, y, at, n) : Vec<T>{};
     });
 }
 
@@ -469,7 +430,8 @@ void mean_dx_apart_last(const Pooling& p, const T* dy, T* dx, std::int64_t first
 
 // Blocks [first, last) of channels: block b is those from b % p.blocks * wide of image b / p.blocks.
 template <class T, class P>
-void put_any_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int64_t first, std::int64_t last) {
+void put_any_last(const Pooling& p, const T* dy, const T* y, const P* place, T* dx, std::int64_t first,
+                  std::int64_t last) {
     const std::int64_t C = p.channels, wide = (C + p.blocks - 1) / p.blocks, pixels = p.h * p.w;
     for (std::int64_t b = first; b < last; ++b) {
         const std::int64_t n = b / p.blocks, c = b % p.blocks * wide, many = std::min(wide, C - c);
@@ -480,7 +442,7 @@ void put_any_last(const Pooling& p, const T* dy, const P* place, T* dx, std::int
         else
             for (std::int64_t k = 0; k < pixels; ++k) std::memset(to + k * C, 0, many * sizeof(T));
         const std::int64_t at = n * p.out_h * p.out_w * C + c;
-        scatter(p, dy + at, place + at, to, C, many);
+        scatter(p, dy + at, y ? y + at : y, place + at, to, C, many);
     }
 }
 

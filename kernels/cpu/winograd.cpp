@@ -36,7 +36,8 @@ namespace {
 struct Weights;
 struct Source;
 struct Made;
-struct Block;
+struct Places;
+struct Room;
 
 // Tiles that are transformed and multiplied before the next: as many as stay in the cache beside the weights.
 template <class T>
@@ -45,9 +46,9 @@ std::int64_t block_of(const Winograd& s) {
     return least * std::max<std::int64_t>(1, std::min<std::int64_t>(4, (1 << 18) / (each * least)));
 }
 
-// Whether all outputs are finite; else they are wrong.
+// Whether all outputs are finite; else they are wrong. With `at` they are pooled.
 template <class T>
-bool convolve(const Winograd& s, const T* x, const T* w, const T* bias, T* y) {
+bool convolve(const Winograd& s, const T* x, const T* w, const T* bias, T* y, std::uint8_t* at) {
     auto& pool = Pool::get();
     T* numbers = scratch<Weights, T>(36 * s.from * s.to + s.from);
     T* zeros = numbers + 36 * s.from * s.to;
@@ -60,17 +61,22 @@ bool convolve(const Winograd& s, const T* x, const T* w, const T* bias, T* y) {
                  [&](int k) { TL_PICK(to_pixels<T>)(x, s.from, s.h * s.w, pixels, k); });
         x = pixels;
     }
-    T* made = s.y_last ? y : scratch<Made, T>(s.n * s.oh * s.ow * s.to);
+    const std::int64_t pixels = at ? (s.oh / 2) * (s.ow / 2) : s.oh * s.ow;
+    T* made = s.y_last ? y : scratch<Made, T>(s.n * pixels * s.to);
+    std::uint8_t* places = s.y_last || !at ? at : scratch<Places, std::uint8_t>(s.n * pixels * s.to);
     const std::int64_t block = block_of<T>(s), count = s.n * s.tiles();
     std::atomic<bool> finite{true};
     pool.run(static_cast<int>((count + block - 1) / block), [&](int k) {
-        T* room = scratch<Block, T>(36 * block * (s.from + s.to));
-        if (!TL_PICK(tiles<T>)(s, x, numbers, bias, zeros, made, k * block, std::min(count, (k + 1) * block), room))
-            finite = false;
+        T* room = scratch<Room, T>(36 * block * (s.from + s.to));
+        const std::int64_t first = k * block, last = std::min(count, first + block);
+        if (!TL_PICK(tiles<T>)(s, x, numbers, bias, zeros, made, places, first, last, room)) finite = false;
     });
     if (!finite) return false;
     if (!s.y_last)
-        pool.run(static_cast<int>(s.n), [&](int k) { TL_PICK(to_planes<T>)(made, s.to, s.oh * s.ow, y, k); });
+        pool.run(static_cast<int>(s.n), [&](int k) {
+            TL_PICK(to_planes<T>)(made, s.to, pixels, y, k);
+            if (at) TL_PICK(places_to_planes<T>)(places, s.to, pixels, at, k);
+        });
     return true;
 }
 
@@ -78,7 +84,7 @@ bool convolve(const Winograd& s, const T* x, const T* w, const T* bias, T* y) {
 template <class T>
 ConvKernel<T> switched(const Winograd& s, ConvKernel<T> gather) {
     return [s, gather](const T* x, const T* w, const T* bias, T* y) {
-        if (!winograd_on() || !convolve<T>(s, x, w, bias, y)) gather(x, w, bias, y);
+        if (!winograd_on() || !convolve<T>(s, x, w, bias, y, nullptr)) gather(x, w, bias, y);
     };
 }
 
@@ -116,6 +122,16 @@ ConvKernel<T> winograd_forward(const Conv& c, After after, ConvKernel<T> gather)
 }
 
 template <class T>
+PoolKernel<T> winograd_pool(const Conv& c, PoolKernel<T> gather) {
+    if (!std::is_same<T, float>::value || !window(c) || !pays(c.n, c.oh, c.ow)) return gather;
+    Winograd s = sizes(c);
+    s.relu = true;
+    return [s, gather](const T* x, const T* w, const T* bias, T* y, std::uint8_t* at) {
+        if (!winograd_on() || !convolve<T>(s, x, w, bias, y, at)) gather(x, w, bias, y, at);
+    };
+}
+
+template <class T>
 ConvKernel<T> winograd_dx(const Conv& c, ConvKernel<T> gather) {
     if (!std::is_same<T, float>::value || !window(c) || !pays(c.n, c.h, c.w)) return gather;
     Winograd s = sizes(c);  // dy takes the place of x
@@ -128,6 +144,8 @@ ConvKernel<T> winograd_dx(const Conv& c, ConvKernel<T> gather) {
 
 template ConvKernel<float> winograd_forward(const Conv&, After, ConvKernel<float>);
 template ConvKernel<double> winograd_forward(const Conv&, After, ConvKernel<double>);
+template PoolKernel<float> winograd_pool(const Conv&, PoolKernel<float>);
+template PoolKernel<double> winograd_pool(const Conv&, PoolKernel<double>);
 template ConvKernel<float> winograd_dx(const Conv&, ConvKernel<float>);
 template ConvKernel<double> winograd_dx(const Conv&, ConvKernel<double>);
 

@@ -1,6 +1,7 @@
 // The loops of Winograd's convolution, for every instruction set (winograd.cpp includes this by each_isa.h; its struct
 // Winograd holds the sizes). Channels are a multiple of 16, so every vector is whole.
 #include "turn.h"
+#include "conv_pool_body.h"
 
 // The matrices of F(4, 3) with the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray), one dimension at a time.
 // Six pixels:
@@ -88,28 +89,42 @@ TL_INLINE void enter(const Winograd& s, const T* x, const T* zeros, std::int64_t
     }
 }
 
-// Back: a tile's products become its 4 x 4 outputs, as far as they are in the image. Whether all are finite.
+// Back: a tile's products become its 4 x 4 outputs, as far as they are in the image; with `at` its 2 x 2 windows.
+// Whether all are finite.
 template <class T>
-TL_INLINE bool leave(const Winograd& s, const T* from, std::int64_t step, const T* bias, std::int64_t tile, T* y) {
+TL_INLINE bool leave(const Winograd& s, const T* from, std::int64_t step, const T* bias, std::int64_t tile, T* y,
+                     std::uint8_t* at) {
     const std::int64_t n = tile / s.tiles(), r = tile % s.tiles() / s.tiles_w * 4, q = tile % s.tiles_w * 4;
     const std::int64_t rows = std::min<std::int64_t>(4, s.oh - r), columns = std::min<std::int64_t>(4, s.ow - q);
-    T* to = y + ((n * s.oh + r) * s.ow + q) * s.to;
+    const std::int64_t high = s.oh / 2, wide = s.ow / 2;
+    const std::int64_t to = at ? ((n * high + r / 2) * wide + q / 2) * s.to : ((n * s.oh + r) * s.ow + q) * s.to;
     Vec<T> zero = {};  // but for nan where an output is none of the finite numbers
     for (std::int64_t o = 0; o < s.to; o += lanes<T>) {
-        Vec<T> half[24], row[4];
-        const auto at = [&](int k) __attribute__((always_inline)) { return load(from + k * step + o); };
+        Vec<T> half[24], made[16];
+        const auto part = [&](int k) __attribute__((always_inline)) { return load(from + k * step + o); };
         for (int j = 0; j < 6; ++j)
-            of_products(at(j), at(6 + j), at(12 + j), at(18 + j), at(24 + j), at(30 + j), half + j, 6);
+            of_products(part(j), part(6 + j), part(12 + j), part(18 + j), part(24 + j), part(30 + j), half + j, 6);
         const Vec<T> plus = bias ? load(bias + o) : Vec<T>{};
         for (std::int64_t i = 0; i < rows; ++i) {
             const Vec<T>* h = half + 6 * i;
+            Vec<T>* row = made + 4 * i;
             of_products(h[0], h[1], h[2], h[3], h[4], h[5], row, 1);
             for (std::int64_t j = 0; j < columns; ++j) {
                 const Vec<T> v = row[j] + plus;
                 zero += v - v;
-                store(to + (i * s.ow + j) * s.to + o, s.relu ? (v < T(0) ? Vec<T>{} : v) : v);
+                row[j] = s.relu ? (v < T(0) ? Vec<T>{} : v) : v;
+                if (!at) store(y + to + (i * s.ow + j) * s.to + o, row[j]);
             }
         }
+        if (!at) continue;
+        for (std::int64_t i = 0; i < rows / 2; ++i)
+            for (std::int64_t j = 0; j < columns / 2; ++j) {
+                const Vec<T>* four = made + 8 * i + 2 * j;
+                const Best<T> best = best_of_4<T>(four[0], four[1], four[4], four[5]);
+                const std::int64_t window = to + (i * wide + j) * s.to + o;
+                store(y + window, best.value);
+                store_places<T>(at + window, lanes<T>, best.place);
+            }
     }
     return sum<T>(zero) == 0;
 }
@@ -124,8 +139,8 @@ TL_INLINE void multiply(const Winograd& s, const T* a, const T* b, T* c) {
 
 // Tiles [first, last) of a block; `room` is for 36 numbers of each channel and feature of one. Whether all is finite.
 template <class T>
-bool tiles(const Winograd& s, const T* x, const T* w, const T* bias, const T* zeros, T* y, std::int64_t first,
-           std::int64_t last, T* room) {
+bool tiles(const Winograd& s, const T* x, const T* w, const T* bias, const T* zeros, T* y, std::uint8_t* at,
+           std::int64_t first, std::int64_t last, T* room) {
     constexpr int M = registers == 32 ? 14 : 6;
     constexpr std::int64_t L = lanes<T>;
     const std::int64_t count = last - first, rows = (count + M - 1) / M * M;
@@ -142,7 +157,8 @@ bool tiles(const Winograd& s, const T* x, const T* w, const T* bias, const T* ze
             if (o < s.to) multiply<M, 1>(s, a, b + o, c + o);
         }
     bool finite = true;
-    for (std::int64_t t = 0; t < count; ++t) finite &= leave(s, products + t * s.to, rows * s.to, bias, first + t, y);
+    for (std::int64_t t = 0; t < count; ++t)
+        finite &= leave(s, products + t * s.to, rows * s.to, bias, first + t, y, at);
     return finite;
 }
 
@@ -157,4 +173,21 @@ template <class T>
 void to_planes(const T* pixels, std::int64_t channels, std::int64_t count, T* planes, std::int64_t n) {
     const std::int64_t at = n * channels * count;
     pixels_to_planes(pixels + at, channels, channels, count, planes + at, count);
+}
+
+// The same of places.
+template <class T>
+void places_to_planes(const std::uint8_t* pixels, std::int64_t channels, std::int64_t count, std::uint8_t* planes,
+                      std::int64_t n) {
+    constexpr std::int64_t L = lanes<T>;
+    pixels += n * channels * count, planes += n * channels * count;
+    for (std::int64_t p0 = 0; p0 < count; p0 += L) {
+        const std::int64_t p = count >= L ? std::min(p0, count - L) : 0, m = std::min(L, count);
+        for (std::int64_t c = 0; c < channels; c += L) {  // channels are a multiple of 16
+            Vec<T> r[L] = {};
+            for (std::int64_t k = 0; k < m; ++k) r[k] = (Vec<T>)load_places<T>(pixels + (p + k) * channels + c, L);
+            turn<T>(r);
+            for (std::int64_t k = 0; k < L; ++k) store_places<T>(planes + (c + k) * count + p, m, (Ints<T>)r[k]);
+        }
+    }
 }

@@ -1,0 +1,145 @@
+"""relu and pooling in one pass, behind a convolution or alone: the bits of one op after another."""
+
+import numpy as np
+import pytest
+from test_native_conv import SIZES, Given
+
+import tensorlite as tl
+from tensorlite import config
+from tensorlite.backends import cpu
+from tensorlite.ops.activation import relu_dx_p, relu_p
+from tensorlite.ops.conv import conv2d_p
+from tensorlite.ops.conv_pool import HALVES, conv_relu_pool_p, relu_pool_dx_p, relu_pool_p
+from tensorlite.ops.pool import max_pool2d_p, pool_put_p
+
+pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
+each_isa = pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+
+# what the convolutions' own tests have, and sizes for Winograd's
+MORE = {
+    "first layer": (5, 1, 32, (28, 28), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "second layer": (9, 32, 64, (13, 13), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+    "winograd, padded": (3, 16, 32, (24, 23), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
+    "winograd, narrow": (40, 32, 16, (7, 6), (3, 3), (1, 1), (1, 1), (1, 0, 0, 1), 1),
+    "large": (1, 40, 70, (60, 50), (5, 5), (1, 1), (1, 1), (2, 2, 2, 2), 1),
+    "one window": (6, 20, 24, (4, 5), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
+}
+ALL = {k: v for k, v in {**SIZES, **MORE}.items() if k not in ("one", "one row", "taps that no pixel meets")}
+
+
+def laid(a, d, last):
+    return tl.tensor(a, dtype=d).contiguous(memory_format=tl.channels_last if last else tl.contiguous_format)
+
+
+def bits(*tensors):
+    return [np.ascontiguousarray(t.numpy()).tobytes() for t in tensors]
+
+
+def check(given, d, last="", bias=True):
+    """The forward's bits, and the gradient's of what is pooled."""
+    x, w = laid(given.x, d, "x" in last), laid(given.w, d, "w" in last)
+    b = tl.tensor(given.b, dtype=d) if bias else None
+    with tl.no_grad():
+        relu = relu_p(conv2d_p(x, w, b, **given.kw))
+        y, place = max_pool2d_p(relu, **HALVES, ceil=False)
+        got = conv_relu_pool_p(x, w, b, **given.kw)
+        assert [t._spec for t in got] == [t._spec for t in (y, place)]
+        assert bits(*got) == bits(y, place)
+        g = laid(np.random.default_rng(3).standard_normal(y.shape), d, y._spec.format == "channels_last")
+        size = relu.shape[2:]
+        dx = relu_pool_dx_p(g, y, place, size=size, **HALVES)
+        assert bits(dx) == bits(relu_dx_p(pool_put_p(g, place, size=size, **HALVES), relu))
+
+
+@each_isa
+@pytest.mark.parametrize("d", [tl.float32, tl.float64])
+@pytest.mark.parametrize("name", ALL)
+def test_the_bits_of_one_after_another(name, d, isa):
+    given = Given(ALL[name], d, np.random.default_rng(0))
+    with config.ISA(isa):
+        for last in ("", "xw"):
+            check(given, d, last, bias=last == "")
+
+
+@pytest.mark.parametrize("last", ["x", "w"])
+@pytest.mark.parametrize("name", ALL)
+def test_mixed_layouts(name, last):
+    check(Given(ALL[name], tl.float32, np.random.default_rng(0)), tl.float32, last)
+
+
+@pytest.mark.parametrize("last", ["", "xw"])
+@pytest.mark.parametrize("name", ALL)
+def test_nan_infinities_and_ties(name, last):
+    """Few different numbers, so that windows have ties; nan wins, and an image with infinities is gathered anew."""
+    given = Given(ALL[name], tl.float32, np.random.default_rng(1), special=True)
+    check(given, tl.float32, last)
+    given.x, given.w, given.b = (np.round(np.nan_to_num(a, posinf=0, neginf=0)) for a in (given.x, given.w, given.b))
+    check(given, tl.float32, last)
+
+
+@pytest.mark.parametrize("last", ["", "xw"])
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_bits_for_every_number_of_threads(name, last, threads):
+    given, found = Given(ALL[name], tl.float32, np.random.default_rng(0)), []
+    x, w, b = (laid(a, tl.float32, last and a.ndim == 4) for a in (given.x, given.w, given.b))
+    for n in (1, 2, 3):
+        threads(n)
+        found.append(bits(*conv_relu_pool_p(x, w, b, **given.kw)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_without_winograd():
+    given = Given(MORE["second layer"], tl.float32, np.random.default_rng(0))
+    with config.WINOGRAD(0):
+        check(given, tl.float32)
+        check(given, tl.float32, "xw")
+
+
+@each_isa
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("d", [tl.float32, tl.float64])
+def test_relu_and_every_kind_of_window(d, last, isa):
+    from test_native_pool import KINDS, draw
+
+    rng = np.random.default_rng(0)
+    with config.ISA(isa), tl.no_grad():
+        for shape, kernel, stride, padding, dilation in KINDS:
+            how = dict(kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+            x = laid(draw(rng, shape, d.np), d, last)
+            relu = relu_p(x)
+            y, place = relu_pool_p(x, ceil=False, **how)
+            assert bits(y, place) == bits(*max_pool2d_p(relu, ceil=False, **how)), how
+            g = laid(np.round(rng.standard_normal(y.shape) * 8), d, y._spec.format == "channels_last")
+            got = relu_pool_dx_p(g, y, place, size=shape[2:], **how)
+            want = relu_dx_p(pool_put_p(g, place, size=shape[2:], **how), relu)
+            assert (got == want).all(), how
+
+
+def test_gradients_are_those_of_one_after_another():
+    F = tl.nn.functional
+    for last in (False, True):
+        given = Given(MORE["second layer"], tl.float32, np.random.default_rng(0))
+        found = []
+        for fused in (True, False):
+            x, w, b = (laid(a, tl.float32, last and a.ndim == 4).requires_grad_() for a in (given.x, given.w, given.b))
+            if fused:
+                y = conv_relu_pool_p(x, w, b, **given.kw)[0]
+            else:
+                y = F.max_pool2d(F.relu(F.conv2d(x, w, b)), 2)
+            (y * y).sum().backward()
+            found.append((x.grad, w.grad, b.grad))
+        for a, z in zip(*found):
+            assert (a - z).abs().max() <= 2e-5 * z.abs().max()
+
+
+@pytest.mark.parametrize("op", [relu_pool_p, relu_pool_dx_p, conv_relu_pool_p])
+def test_is_native(op):
+    x, w = tl.randn(2, 3, 9, 8), tl.randn(4, 3, 3, 3)
+    y, place = relu_pool_p(x, **HALVES, ceil=False)
+    how = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    given, kw = {
+        "relu_pool": ((x,), dict(HALVES, ceil=False)),
+        "relu_pool_dx": ((y, y, place), dict(HALVES, size=(9, 8))),
+        "conv_relu_pool": ((x, w, None), how),
+    }[op.op.name]
+    assert op.op.entry(tuple(t if t is None else t._spec for t in given), kw).native
