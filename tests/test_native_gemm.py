@@ -31,10 +31,9 @@ def product(x, w, tx=False, tw=False, out=None):
 
 def linear(x, w, b=None, residual=None, **constants):
     y = np.full((*x.shape[:-1], len(w)), np.nan, x.dtype)
-    given = (x, w, b) if residual is None else (x, w, b, residual)
-    if residual is not None:
-        constants["residual"] = True
-    cpu.kernel("linear")(tuple(None if a is None else spec(a) for a in given), (spec(y),), constants)(*given, y)
+    given = (x, w, b) if residual is None else (x, w, residual, b)
+    kernel = cpu.kernel("linear" if residual is None else "linear_add")
+    kernel(tuple(None if a is None else spec(a) for a in given), (spec(y),), constants)(*given, y)
     return y
 
 

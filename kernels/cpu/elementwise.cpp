@@ -2,6 +2,7 @@
 //
 // Operands of one layout are one long row. Broadcast ones become rows of n elements, as few and long as the shapes
 // allow; in a row an operand either moves with the output or is one number.
+#include "act.h"
 #include "pool.h"
 #include "tl.h"
 

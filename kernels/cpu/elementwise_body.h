@@ -3,6 +3,8 @@
 // An op is a struct with an operator() on vectors, made from the call's constants. The tail of a row is the same vector
 // operation on as many elements as there are, so that an element's bits do not depend on where it lies.
 
+#include "act_body.h"
+
 #define TL_OP inline __attribute__((always_inline))
 
 // How many of n elements stand before the first that begins a cache line, where there are enough to make it worth it:
@@ -102,14 +104,14 @@ TL_UNARY(Neg, return -x;)
 TL_UNARY(Abs, return x < 0 ? -x : x == 0 ? Vec<T>{} : x;)
 TL_UNARY(Sqrt, return square_root(x);)
 TL_UNARY(Reciprocal, return T(1) / x;)
-TL_UNARY(Relu, return x < 0 ? Vec<T>{} : x;)  // nan < 0 is false: nan stays
+TL_UNARY(Relu, return relu<T>(x);)
 TL_UNARY(Sign, return x > 0 ? all(T(1)) : x < 0 ? all(T(-1)) : x;)
 
 // ---- gradients from the incoming one (x) and what was saved (w)
-TL_BINARY(ReluDx, return w <= 0 ? Vec<T>{} : x;)  // where the output is nan dy comes through, as in PyTorch
+TL_BINARY(ReluDx, return relu_dx<T>(x, w);)
 TL_BINARY(SqrtDx, return x / (w + w);)
-TL_BINARY(TanhDx, return x * (T(1) - w * w);)
-TL_BINARY(SigmoidDx, return x * (w * (T(1) - w));)
+TL_BINARY(TanhDx, return tanh_dx<T>(x, w);)
+TL_BINARY(SigmoidDx, return sigmoid_dx<T>(x, w);)
 
 // ---- a pair of a slope below 0 and one above
 template <class T>
@@ -180,33 +182,8 @@ TL_UNARY(Sigmoid, return sigmoid(x);)
 TL_UNARY(Erf, return erf(x);)
 
 // ---- smooth rectifiers; gradients from the incoming one (dy) and the input
-template <class T>
-constexpr T root_half = T(0.70710678118654752440);  // sqrt(1/2)
-template <class T>
-constexpr T gauss = T(0.79788456080286535588);  // sqrt(2/pi)
-template <class T>
-constexpr T cubic = T(0.044715);
-
-// The normal law's distribution function at x, and the bell exp(-x x / 2). In float32 one division and one exponential
-// serve both: the tail beyond a = |x| is bell(a) h(a), and h a polynomial in t = 1 / (1 + 0.35 a), fitted to a relative
-// error of 3e-8 for a up to 13 (measured after rounding: 3.2e-7), which the small side keeps.
-template <class T>
-TL_INLINE Vec<T> normal(const Vec<T>& x, Vec<T>& bell) {
-    bell = exp(x * x * T(-0.5));
-    if constexpr (sizeof(T) == 4) {
-        static constexpr T c[] = {-0.0291089937f, 0.143788517f, -0.255327851f, 0.158722609f, -0.0227911323f,
-                                  0.105369344f,   0.119869053f, 0.139856711f,  0.139621705f};
-        const Vec<T> t = T(1) / (without_sign(x) * T(0.35) + T(1)), tail = polynomial(t, c) * t * bell;
-        return x > 0 ? T(1) - tail : tail;
-    }
-    return (erf(x * root_half<T>) + T(1)) * T(0.5);
-}
-
-TL_UNARY(Gelu, {
-    Vec<T> bell;
-    return x * normal<T>(x, bell);
-})
-TL_UNARY(TanhGelu, return (x * T(0.5)) * (tanh((x * x * x * cubic<T> + x) * gauss<T>) + T(1));)
+TL_UNARY(Gelu, return gelu<T>(x);)
+TL_UNARY(TanhGelu, return gelu_tanh<T>(x);)
 TL_UNARY(Silu, return x * sigmoid(x);)
 TL_UNARY(LogSigmoid, return smaller(x, Vec<T>{}) - log1p(exp(-without_sign(x)));)
 // of exp(x) and exp(-x) the one below 1, so that nothing overflows
@@ -216,15 +193,8 @@ TL_UNARY(Mish, {
     return x * (over / (x > 0 ? over + T(2) * e * e : over + T(2)));
 })
 
-TL_BINARY(GeluDx, {
-    Vec<T> bell;
-    const Vec<T> below = normal<T>(w, bell);
-    return x * (below + w * bell * (T(0.5) * gauss<T>));
-})
-TL_BINARY(TanhGeluDx, {
-    const Vec<T> square = w * w, t = tanh((square * w * cubic<T> + w) * gauss<T>);
-    return x * ((t + T(1)) * T(0.5) + w * (T(1) - t * t) * (square * (3 * cubic<T>) + T(1)) * (T(0.5) * gauss<T>));
-})
+TL_BINARY(GeluDx, return gelu_dx<T>(x, w);)
+TL_BINARY(TanhGeluDx, return gelu_tanh_dx<T>(x, w);)
 TL_BINARY(SiluDx, {
     const Vec<T> s = sigmoid(w);
     return x * (s * (w * (T(1) - s) + T(1)));

@@ -37,6 +37,7 @@ struct Block {
     const T* residual = nullptr;
     std::int64_t residual_row = 0;
     Act act = Act::none;
+    T* pre = nullptr;  // where what goes into the act is kept
     bool plain = true;  // nothing to do to a tile beyond adding
 };
 
@@ -145,6 +146,7 @@ struct Product {
             p.bias = after.bias ? after.bias + x : nullptr;
             p.residual = after.residual ? after.residual + y * after.residual_row + x : nullptr;
             p.residual_row = after.residual_row, p.act = after.act;
+            p.pre = after.pre ? after.pre + y * c_row + x : nullptr;
             p.plain = !p.bias && !p.residual && p.act != Act::relu;
         }
         return p;

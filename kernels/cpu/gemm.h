@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "act.h"
+
 namespace tl {
 
 // Element (i, j) is data[i * row + j * col].
@@ -17,8 +19,6 @@ struct Matrix {
     std::int64_t row, col;
 };
 
-enum class Act { none, relu, gelu, gelu_tanh, tanh, sigmoid };
-
 // What is done to a block of c while it is in the cache.
 template <class T>
 struct Epilogue {
@@ -26,6 +26,7 @@ struct Epilogue {
     const T* residual = nullptr;  // rows of c's length
     std::int64_t residual_row = 0;
     Act act = Act::none;
+    T* pre = nullptr;  // where what the act is done to is kept (not of relu); rows as far apart as c's
     bool add = false;  // to what is in c
 };
 

@@ -4,6 +4,8 @@
 // width that the block says, the last one of fewer vectors; rows are cut into tiles of nearly equal height. An element
 // is the same sum in the same order in whatever tile it falls.
 
+#include "act_body.h"
+
 constexpr int most_vectors = registers == 32 ? 4 : 2;  // of a panel
 constexpr int across_vectors = 2;                      // of a panel whose tiles are stored across
 
@@ -73,7 +75,7 @@ TL_INLINE void finish_vector(const Block<T>& p, std::int64_t i, std::int64_t j, 
     if (R == Rest::all) {
         if (p.bias) y += load_some(p.bias + j, n);
         if (p.residual) y += load_some(p.residual + i * p.residual_row + j, n);
-        if (p.act == Act::relu) y = y < T(0) ? Vec<T>{} : y;  // nan stays
+        if (p.act == Act::relu) y = relu<T>(y);
     }
     store_some(c, n, y);
 }
@@ -158,37 +160,27 @@ static void panel(const Block<T>& p, Spot<T> s) {
     for (; s.i < rows; s.i += low + 1) more(p, s);
 }
 
-// y = act(y), element by element.
-template <class T, class F>
-TL_INLINE void each_vector(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols,
-                           F f) {
+// y = act(y), element by element; y itself is kept where that is asked for.
+template <Act A, class T>
+static void activate_as(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
     for (std::int64_t r = i; r < i + rows; ++r)
         for (std::int64_t s = j; s < j + cols; s += lanes<T>) {
-            T* c = p.c + r * p.c_row + s;
-            const std::int64_t n = j + cols - s;
-            store_some(c, n, f(load_some(c, n)));
+            const std::int64_t at = r * p.c_row + s, n = j + cols - s;
+            const Vec<T> y = load_some(p.c + at, n);
+            if (p.pre) store_some(p.pre + at, n, y);
+            store_some(p.c + at, n, act<A, T>(y));
         }
 }
 
 // What relu is to a tile, the other functions are to a panel that is still in the cache.
 template <class T>
 static void activate(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
-    using V = Vec<T>;
     switch (p.act) {
-        case Act::gelu:
-            return each_vector<T>(p, i, rows, j, cols, [](const V& x) {
-                return x * T(0.5) * (erf(x * T(0.70710678118654752440)) + T(1));
-            });
-        case Act::gelu_tanh:
-            return each_vector<T>(p, i, rows, j, cols, [](const V& x) {
-                return x * T(0.5) * (tanh(x * (x * x * T(0.044715) + T(1)) * T(0.79788456080286535588)) + T(1));
-            });
-        case Act::tanh:
-            return each_vector<T>(p, i, rows, j, cols, [](const V& x) { return tanh(x); });
-        case Act::sigmoid:
-            return each_vector<T>(p, i, rows, j, cols, [](const V& x) { return sigmoid(x); });
-        default:
-            return;
+        case Act::gelu: return activate_as<Act::gelu, T>(p, i, rows, j, cols);
+        case Act::gelu_tanh: return activate_as<Act::gelu_tanh, T>(p, i, rows, j, cols);
+        case Act::tanh: return activate_as<Act::tanh, T>(p, i, rows, j, cols);
+        case Act::sigmoid: return activate_as<Act::sigmoid, T>(p, i, rows, j, cols);
+        default: return;
     }
 }
 
@@ -215,6 +207,7 @@ static void multiply(const Block<T>& p) {
         Block<T> some = p;
         const std::int64_t i = t * p.rows / cuts, by = p.across ? 1 : p.c_row;
         some.rows = (t + 1) * p.rows / cuts - i, some.a.data += i * p.a.row, some.c += i * by;
+        if (p.pre) some.pre += i * by;
         if (p.residual) some.residual += i * (p.across ? 1 : p.residual_row);
         if (p.bias && p.across) some.bias += i;
         multiply_rows(some);

@@ -49,7 +49,7 @@ void multiply(const Batch& s, PyObject* const* a) {
     T* y = data<T>(a[2]);
     const std::int64_t size = s.m * s.n * s.k;
     tl::Unlock unlock(s.count * size / 64);
-    const auto one = [&](std::int64_t t) { 
+    const auto one = [&](std::int64_t t) {
         tl::gemm<T>(s.m, s.n, s.k, matrix<T>(a[0], s.tx, s.lead, t), matrix<T>(a[1], s.tw, s.lead, t),
                     y + t * s.m * s.n, s.n);
     };
@@ -84,44 +84,44 @@ py::object matmul(py::tuple specs, py::tuple outs, py::dict constants) {
 struct Linear {
     std::int64_t m, n, k;
     tl::Act act;
-    bool residual, matrix;  // whether there is a residual; whether x has two dimensions
+    bool matrix;            // whether x has two dimensions
+    int residual, bias, y;  // where these arrays stand, the residual nowhere where it is -1
+    bool pre;               // whether what goes into the act is an output too
 };
 
-// (x, w, bias or None, y), or (x, w, bias or None, residual, y). An x of two dimensions may have any steps, and w too.
+// An x of two dimensions may have any steps, and w too.
 template <class T>
 py::object linear_of(Linear s) {
-    return tl::bind(s.residual ? 5 : 4, [s](PyObject* const* a) {
+    return tl::bind(s.y + 1 + s.pre, [s](PyObject* const* a) {
         tl::Unlock unlock(s.m * s.n * s.k / 64);
         tl::Epilogue<T> after;
         after.act = s.act;
-        if (a[2] != Py_None) after.bias = data<T>(a[2]);
-        if (s.residual) after.residual = data<T>(a[3]), after.residual_row = s.n;
+        if (a[s.bias] != Py_None) after.bias = data<T>(a[s.bias]);
+        if (s.residual > 0) after.residual = data<T>(a[s.residual]), after.residual_row = s.n;
+        if (s.pre) after.pre = data<T>(a[s.y + 1]);
         const tl::Matrix<T> x = s.matrix ? matrix<T>(a[0], false) : tl::Matrix<T>{data<T>(a[0]), s.k, 1};
-        tl::gemm<T>(s.m, s.n, s.k, x, matrix<T>(a[1], true), data<T>(a[s.residual ? 4 : 3]), s.n, after);
+        tl::gemm<T>(s.m, s.n, s.k, x, matrix<T>(a[1], true), data<T>(a[s.y]), s.n, after);
     });
 }
 
-tl::Act act_of(const std::string& name) {
-    if (name == "none") return tl::Act::none;
-    if (name == "relu") return tl::Act::relu;
-    if (name == "gelu") return tl::Act::gelu;
-    if (name == "gelu_tanh") return tl::Act::gelu_tanh;
-    if (name == "tanh") return tl::Act::tanh;
-    if (name == "sigmoid") return tl::Act::sigmoid;
-    throw py::value_error("linear: got act '" + name + "'; wanted none, relu, gelu, gelu_tanh, tanh or sigmoid");
-}
-
-// act(x w^T + bias + residual), where the constants ask for an act or a residual.
-py::object linear(py::tuple specs, py::tuple outs, py::dict constants) {
+// act(x w^T + bias + residual) of (x, w, [residual], bias or None, y, [what went into act]).
+py::object linear_with(py::tuple specs, py::tuple outs, py::dict constants, bool residual) {
     const auto w = tl::shape(specs[1]);
     const auto size = outs[0].attr("size").cast<std::int64_t>();
-    const Linear s{w[0] ? size / w[0] : 0, w[0], w[1],
-                   constants.contains("act") ? act_of(constants["act"].cast<std::string>()) : tl::Act::none,
-                   constants.contains("residual") && constants["residual"].cast<bool>(),
-                   tl::shape(specs[0]).size() == 2};
+    Linear s{w[0] ? size / w[0] : 0, w[0], w[1], tl::Act::none, tl::shape(specs[0]).size() == 2,
+             residual ? 2 : -1, 2 + residual, 3 + residual, outs.size() > 1};
+    if (constants.contains("act")) s.act = tl::act_of(constants["act"].cast<std::string>());
     return tl::is_double(outs[0]) ? linear_of<double>(s) : linear_of<float>(s);
 }
 
-const tl::Registrar registered[] = {{"matmul", matmul}, {"linear", linear}};
+py::object linear(py::tuple specs, py::tuple outs, py::dict constants) {
+    return linear_with(specs, outs, constants, false);
+}
+
+py::object linear_add(py::tuple specs, py::tuple outs, py::dict constants) {
+    return linear_with(specs, outs, constants, true);
+}
+
+const tl::Registrar registered[] = {{"matmul", matmul}, {"linear", linear}, {"linear_add", linear_add}};
 
 }  // namespace

@@ -20,7 +20,7 @@ from tensorlite.ops.shape import reshape
 from tensorlite.shapes import broadcast
 
 
-def _same_dtype(name: str, *specs: Spec | None) -> None:
+def same_dtype(name: str, *specs: Spec | None) -> None:
     given = [s for s in specs if s is not None]
     if any(s.dtype is not given[0].dtype for s in given):
         raise DTypeError(
@@ -51,7 +51,7 @@ def _(xp, specs, outs, tx, tw):
 
 @matmul_p.spec
 def _(x, w, *, tx=False, tw=False):
-    _same_dtype("matmul", x, w)
+    same_dtype("matmul", x, w)
     if x.ndim < 2 or w.ndim < 2:
         raise ShapeError(f"matmul: shapes {x.shape} and {w.shape}; wanted 2 dimensions or more")
     m, k = x.shape[-2:][::-1] if tx else x.shape[-2:]
@@ -255,7 +255,7 @@ def _(xp, specs, outs):
 
 @linear_p.spec
 def _(x, w, b):
-    _same_dtype("linear", x, w, b)
+    same_dtype("linear", x, w, b)
     if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[1]:
         raise ShapeError(
             f"linear: x {x.shape} and w {w.shape}; wanted (..., I) and (O, I) (mat1 and mat2 shapes cannot be "
@@ -266,20 +266,20 @@ def _(x, w, b):
     return x.like(*x.shape[:-1], w.shape[0])
 
 
-def _flat(t: Tensor) -> Tensor:
+def flat(t: Tensor) -> Tensor:
     """(..., K) as (M, K)."""
     shape = t._spec.shape
     return t if len(shape) == 2 else reshape(t, (int(np.prod(shape[:-1])), shape[-1]))
 
 
-def _linear_dx(g: Tensor, w: Tensor) -> Tensor:
+def linear_dx(g: Tensor, w: Tensor) -> Tensor:
     return matmul_p(g, w) if g._spec.ndim > 1 else reshape(matmul_p(reshape(g, (1, -1)), w), (w._spec.shape[1],))
 
 
 linear_p.grad(
-    x=_linear_dx,
-    w=lambda g, x: matmul_p(_flat(g), _flat(x), tx=True),
-    b=lambda g: _flat(g).sum(0),
+    x=linear_dx,
+    w=lambda g, x: matmul_p(flat(g), flat(x), tx=True),
+    b=lambda g: flat(g).sum(0),
 )
 
 
@@ -333,17 +333,22 @@ matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul)
 matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul, around=_matmul_as_it_lies)
 
 
-def _our_linear(x: Spec, w: Spec, b: Spec | None) -> bool:
+def our_linear(x: Spec, w: Spec, b: Spec | None) -> bool:
     return _suits(x.size * w.shape[0])
 
 
-def _linear_as_it_lies(kernel, xp, x, w, b, out):
+def on_aligned(kernel, x, w, b) -> None:
+    """``kernel(x, w, b)`` on what it can read: any steps of an x of two dimensions and of w, if they are whole."""
     x = x if x.ndim == 2 and x.flags.aligned else x.copy()
-    kernel(x, w if w.flags.aligned else w.copy(), b if b is None or b.flags.c_contiguous else b.copy(), out)
+    kernel(x, w if w.flags.aligned else w.copy(), b if b is None or b.flags.c_contiguous else b.copy())
 
 
-linear_p.kernel("cpu", "linear", "f4 f8", when=_our_linear)
-linear_p.kernel("cpu", "linear", "f4 f8", when=_our_linear, around=_linear_as_it_lies)
+def _linear_as_it_lies(kernel, xp, x, w, b, out):
+    on_aligned(lambda x, w, b: kernel(x, w, b, out), x, w, b)
+
+
+linear_p.kernel("cpu", "linear", "f4 f8", when=our_linear)
+linear_p.kernel("cpu", "linear", "f4 f8", when=our_linear, around=_linear_as_it_lies)
 
 
 @op(method=True, out=True)

@@ -171,14 +171,14 @@ def gelu_p(xp, x, out, *, approximate):
     xp.multiply(x * 0.5, t + 1, out=out)
 
 
-def _gelu_slope(x: Tensor, approximate: bool) -> Tensor:
+def gelu_slope(x: Tensor, approximate: bool) -> Tensor:
     if approximate:
         t = tanh_p((x * x * x * CUBIC + x) * GAUSS)
         return (t + 1.0) * 0.5 + x * (1.0 - t * t) * (x * x * (3 * CUBIC) + 1.0) * (0.5 * GAUSS)
     return (erf_p(x * math.sqrt(0.5)) + 1.0) * 0.5 + x * exp_p(x * x * -0.5) * (0.5 * GAUSS)
 
 
-gelu_p.grad(x=lambda g, x, approximate: g * _gelu_slope(x, approximate))
+gelu_p.grad(x=lambda g, x, approximate: g * gelu_slope(x, approximate))
 
 
 def unary_cases(make, **more):
