@@ -53,8 +53,8 @@ class Trainer:
         l1, l2: the factors of sum |w| and sum w * w, over parameters of two dimensions or more (weights, not biases),
             that are added to the loss. They count in the gradient, not in the losses that are reported.
         device: where batches are moved to; None leaves them where they are.
-        compile: record what is done to a batch and replay it (``tensorlite.compile``), from the second of a shape
-            on, with the same results. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on
+        compile: record what is done to a batch and replay it (``tensorlite.compile``), from the second of a shape on,
+            with the same results. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on
             stderr says why. Python's own side effects in ``compute`` are not replayed: turn it off for those.
 
     >>> import tensorlite as tl
@@ -284,7 +284,7 @@ class Trainer:
         self._count += samples
 
     def _learn(self, batch: Any, share: float, penalties: tuple[float, float]) -> tuple[Tensor, Any, Any]:
-        """The gradients of a batch's loss, times its share of the step, added to ``.grad``; gives loss and prediction."""
+        """A batch's gradients, times its share of the step, added to ``.grad``; gives loss, prediction and target."""
         loss, prediction, target = self._computed(batch)
         total = loss if share == 1.0 else loss * share
         if any(penalties):

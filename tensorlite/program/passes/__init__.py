@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorlite.program.passes import dead
+from tensorlite.program.passes import dead, epilogue
 from tensorlite.program.plan import Plan
 
 # in this order; each takes a plan and says how much it did
-PASSES: dict[str, Callable[[Plan], int]] = {"dead": dead.run}
+PASSES: dict[str, Callable[[Plan], int]] = {"dead": dead.run, "epilogue": epilogue.run}
 PASSES["reuse"] = lambda plan: 0  # a matter of placing buffers, which comes last
 
 

@@ -1,0 +1,149 @@
+"""Activations, residuals and pooling folded into the product or convolution before them. Floor 4.
+
+Each rule looks for steps in a row and puts one step of a fused op in their place, which has a compiled kernel and gives
+the same bits. What lay between them is then no array any more.
+"""
+
+from __future__ import annotations
+
+from tensorlite.ops.conv_pool import HALVES, conv_relu_pool_p, relu_pool_dx_p, relu_pool_p
+from tensorlite.ops.linear_act import act_dx_p, linear_act_p, linear_add_p, linear_gelu_p
+from tensorlite.program.passes.graph import Graph, each, fused
+from tensorlite.program.plan import Plan
+from tensorlite.program.record import Step
+
+ACTS = {"relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "gelu": "gelu"}
+SLOPES = {"relu_dx": "relu", "tanh_dx": "tanh", "sigmoid_dx": "sigmoid", "gelu_dx": "gelu"}
+
+
+def run(plan: Plan) -> int:
+    """Fold what can be folded; gives how many steps went away."""
+    graph = Graph(plan)
+    each(graph, _pool, "max_pool2d")
+    each(graph, _act, *ACTS)
+    each(graph, _add, "add")
+    each(graph, _slope, *SLOPES)
+    return graph.finish()
+
+
+def _same(a: object, b: object) -> bool:
+    return a is not None and b is not None and a.key == b.key  # type: ignore[attr-defined]
+
+
+def _act_name(step: Step, table: dict[str, str]) -> str:
+    name = table[step.name]
+    return "gelu_tanh" if name == "gelu" and step.entry.kw.get("approximate") in (True, "tanh") else name
+
+
+def _act(graph: Graph, k: int, step: Step) -> None:
+    """linear, then an activation."""
+    at = graph.maker(step.ins[0])
+    product = None if at is None else graph.steps[at]
+    if product is None or product.name != "linear" or not _same(product.outs[0], step.ins[0]):
+        return
+    act = _act_name(step, ACTS)
+    specs = product.entry.specs
+    if graph.only(product.outs[0], k):
+        made = fused(linear_act_p, step, product.ins, step.outs, specs, act=act)
+    elif act.startswith("gelu"):
+        made = fused(linear_gelu_p, step, product.ins, (step.outs[0], product.outs[0]), specs, act=act)
+    else:
+        return
+    if made is not None and graph.movable(step, k, at, (at,)):  # type: ignore[arg-type]
+        graph.replace((at, k), at, made)  # type: ignore[arg-type]
+
+
+def _add(graph: Graph, k: int, step: Step) -> None:
+    """linear, then a residual added."""
+    for own, other in ((0, 1), (1, 0)):
+        y, residual = step.ins[own], step.ins[other]
+        at = graph.maker(y)
+        product = None if at is None else graph.steps[at]
+        if product is None or product.name != "linear" or not _same(product.outs[0], y):
+            continue
+        if residual.shape != y.shape or residual.storage is y.storage or not graph.only(y, k):
+            continue
+        x, w, b = product.entry.specs
+        made = fused(
+            linear_add_p, step, (product.ins[0], product.ins[1], residual, product.ins[2]), step.outs,
+            (x, w, step.entry.specs[other], b),
+        )  # fmt: skip
+        if made is not None and graph.movable(product, at, k, (k,)):
+            graph.replace((at, k), k, made)
+            return
+
+
+def _slope(graph: Graph, k: int, step: Step) -> None:
+    """The slope of an activation, then the sums of its columns, which are the gradient of a bias."""
+    dz = step.outs[0]
+    for j in graph.read_by(dz):
+        total = graph.steps[j]
+        if total.name != "sum" or total.outs[0].shape != dz.shape[-1:]:
+            continue
+        rows = total.ins[0]
+        if total.entry.kw.get("dim") not in ((0,), 0) or rows.nbytes != dz.nbytes or rows.shape[1:] != dz.shape[-1:]:
+            continue
+        act = _act_name(step, SLOPES)
+        made = fused(act_dx_p, step, step.ins[:2], (dz, total.outs[0]), step.entry.specs[:2], act=act)
+        if made is not None and graph.movable(total, j, k, (k,)):
+            graph.replace((k, j), k, made)
+        return
+
+
+def _pool(graph: Graph, k: int, step: Step) -> None:
+    """A convolution, relu and max-pooling, or the latter two; with their way back, pooling first and relu after it."""
+    r = step.ins[0]
+    at = graph.maker(r)
+    relu = None if at is None else graph.steps[at]
+    if relu is None or relu.name != "relu" or not _same(relu.outs[0], r):
+        return
+    back = [j for j in graph.read_by(r) if j != k]
+    pairs = []  # (position of pool_put, position of relu_dx)
+    for j in back:
+        slope = graph.steps[j]
+        put = graph.maker(slope.ins[0])
+        ok = slope.name == "relu_dx" and _same(slope.ins[1], r) and put is not None
+        if not ok or graph.steps[put].name != "pool_put" or not _same(graph.steps[put].ins[1], step.outs[1]):
+            return
+        if not graph.only(graph.steps[put].outs[0], j):
+            return
+        pairs.append((put, j))
+    if not graph.only(r, k, *back):
+        return
+    how = step.entry.kw
+    z = relu.ins[0]
+    conv_at = graph.maker(z)
+    conv = None if conv_at is None else graph.steps[conv_at]
+    forward = None
+    gone = (at, k)
+    if (
+        conv is not None
+        and conv.name == "conv2d"
+        and _same(conv.outs[0], z)
+        and graph.only(z, at)
+        and not how["ceil"]
+        and all(how[name] == value for name, value in HALVES.items())
+        and graph.movable(conv, conv_at, k, (at, k))
+    ):
+        forward = fused(conv_relu_pool_p, step, conv.ins, step.outs, conv.entry.specs, **conv.entry.kw)
+        gone = (conv_at, at, k)
+    if forward is None:
+        if not graph.movable(relu, at, k, (k,)):
+            return
+        forward, gone = fused(relu_pool_p, step, (z,), step.outs, relu.entry.specs, **how), (at, k)
+    backs = []
+    for put, j in pairs:
+        p, slope = graph.steps[put], graph.steps[j]
+        dy, place = p.entry.specs
+        made = fused(
+            relu_pool_dx_p, slope, (p.ins[0], step.outs[0], p.ins[1]), slope.outs, (dy, step.entry.outs[0], place),
+            **p.entry.kw,
+        )  # fmt: skip
+        if made is None or not graph.movable(p, put, j, (j,)):
+            return
+        backs.append(((put, j), made))
+    if forward is None:
+        return
+    graph.replace(gone, k, forward)
+    for (put, j), made in backs:
+        graph.replace((put, j), j, made)
