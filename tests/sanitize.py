@@ -49,6 +49,7 @@ VARIABLES = {"address": "ASAN_OPTIONS", "undefined": "UBSAN_OPTIONS", "thread": 
 # What cannot be called, and why: a part of a line as it is printed. An entry that nothing needs is told, too. Tables of
 # tiles have every height, though some families take no sizes that would ask for the lowest.
 NEVER = {
+    r"PlanesTile<\w+>::call<1, ": "one feature alone counts as channels last (fits_planes)",
     r"FewPlanes<\w+>::call<([123], 1|1, [23])>": "four features at least (fits_planes_dw), cut evenly",
     r"FewPlanes<\w+>::call<([123], [23]|[12], 4)>.* \[avx512\]$": "the same, in tiles of up to 16",
     r"FewPixels<double>.*(::call<\d+, 1>|, 1, 0ul)": "features by sixteens (fits_planes_dw) are two vectors at least",
