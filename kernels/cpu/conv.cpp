@@ -95,14 +95,47 @@ py::object bound_pool(const Conv& c) {
     });
 }
 
-py::object make_pool(py::tuple specs, py::tuple outs, py::dict constants) {
-    Conv c = sizes(specs[0], specs[1], outs[0], constants);
-    // what is not pooled: its sizes, and the layout that the convolution alone would choose
+// The sizes of a convolution whose output is pooled, and the layout that it alone would choose.
+Conv unpooled(py::handle x, py::handle w, py::handle y, const py::dict& constants) {
+    Conv c = sizes(x, w, y, constants);
     const auto padding = constants["padding"].cast<std::vector<std::int64_t>>();
     c.oh = (c.h + padding[0] + padding[1] - (c.kh - 1) * c.dh - 1) / c.sh + 1;
     c.ow = (c.w + padding[2] + padding[3] - (c.kw - 1) * c.dw - 1) / c.sw + 1;
+    return c;
+}
+
+py::object make_pool(py::tuple specs, py::tuple outs, py::dict constants) {
+    Conv c = unpooled(specs[0], specs[1], outs[0], constants);
     c.y_last = channels_last(specs[0]) || channels_last(specs[1]) || c.features() == 1;
     return is_double(outs[0]) ? bound_pool<double>(c) : bound_pool<float>(c);
+}
+
+// x, dy, y, places, dw, db.
+template <class T>
+py::object bound_pool_dw(const Conv& c) {
+    return bind(6, [kernel = winners_dw_kernel<T>(c), work = c.products()](PyObject* const* a) {
+        const Unlock unlock(work);
+        kernel(data<T>(a[0]), data<T>(a[1]), data<T>(a[2]), data<std::uint8_t>(a[3]), data<T>(a[4]), data<T>(a[5]));
+    });
+}
+
+py::object make_pool_dw(py::tuple specs, py::tuple outs, py::dict constants) {
+    const Conv c = unpooled(specs[0], outs[0], specs[1], constants);
+    return is_double(outs[0]) ? bound_pool_dw<double>(c) : bound_pool_dw<float>(c);
+}
+
+// dy, y, places, w, dx.
+template <class T>
+py::object bound_pool_dx(const Conv& c) {
+    return bind(5, [kernel = winners_dx_kernel<T>(c), work = c.products()](PyObject* const* a) {
+        const Unlock unlock(work);
+        kernel(data<T>(a[3]), data<T>(a[0]), data<T>(a[1]), data<std::uint8_t>(a[2]), data<T>(a[4]), nullptr);
+    });
+}
+
+py::object make_pool_dx(py::tuple specs, py::tuple outs, py::dict constants) {
+    const Conv c = unpooled(outs[0], specs[3], specs[0], constants);
+    return is_double(outs[0]) ? bound_pool_dx<double>(c) : bound_pool_dx<float>(c);
 }
 
 py::object make_dx(py::tuple specs, py::tuple outs, py::dict constants) {
@@ -118,7 +151,8 @@ py::object make_dw(py::tuple specs, py::tuple outs, py::dict constants) {
 }
 
 Registrar forward_kernel("conv2d", make_forward), dx_kernel("conv2d_dx", make_dx), dw_kernel("conv2d_dw", make_dw);
-Registrar pool_kernel("conv_relu_pool", make_pool);
+Registrar pool_kernel("conv_relu_pool", make_pool), pool_dx_kernel("conv_relu_pool_dx", make_pool_dx);
+Registrar pool_dw_kernel("conv_relu_pool_dw", make_pool_dw);
 
 }  // namespace
 }  // namespace tl

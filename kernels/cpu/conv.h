@@ -63,6 +63,15 @@ ConvKernel<T> depthwise_dx(const Conv& c);
 template <class T>
 ConvKernel<T> depthwise_dw(const Conv& c);
 
+// conv_winners.cpp: the gradients of what is pooled, of one group: (x, dy, y, places, dw, db) for the weights and the bias,
+// (w, dy, y, places, dx, null) for x, whose channels are a multiple of 16.
+template <class T>
+using PoolGradient = std::function<void(const T*, const T*, const T*, const std::uint8_t*, T*, T*)>;
+template <class T>
+PoolGradient<T> winners_dw_kernel(const Conv& c);
+template <class T>
+PoolGradient<T> winners_dx_kernel(const Conv& c);
+
 // conv_planes_dx.cpp: dx of few channels, dy in planes.
 bool fits_planes_dx(const Conv& c);
 template <class T>

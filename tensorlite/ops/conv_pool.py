@@ -7,6 +7,8 @@ have some rows of it in a core's cache. The gradients need the pooled outputs an
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tensorlite import dtypes
@@ -98,11 +100,66 @@ def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups
     )
 
 
-def _any(*specs: Spec | None, **_) -> bool:
+# ---- its gradients without that of what the convolution made: one pixel of each window has one, the winner
+@primitive(name="conv_relu_pool_dw", torch=None)
+def conv_relu_pool_dw_p(xp, x, dy, s, place, out, out_db, *, kernel, stride, padding, dilation, groups):
+    """The gradients of conv_relu_pool with respect to w of KH, KW = ``kernel`` and to b, from its outputs."""
+    d = _whole(xp, dy, s, place, _sizes(x.shape, (0, 0, *kernel), stride, padding, dilation))
+    how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    conv2d_dw_p.op.fn(xp, x, d, out, kernel=kernel, **how)
+    conv2d_db_p.op.fn(xp, d, out_db)
+
+
+@primitive(name="conv_relu_pool_dx", torch=None)
+def conv_relu_pool_dx_p(xp, dy, s, place, w, out, *, size, stride, padding, dilation, groups):
+    """The gradient of conv_relu_pool with respect to x of H, W = ``size``, from its outputs."""
+    d = _whole(xp, dy, s, place, _sizes((0, 0, *size), w.shape, stride, padding, dilation))
+    how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    conv2d_dx_p.op.fn(xp, d, w, out, size=size, **how)
+
+
+def _whole(xp: Any, dy: Any, s: Any, place: Any, size: tuple) -> Any:
+    """The gradient of what the convolution made."""
+    whole = xp.empty((*dy.shape[:2], *size), dy.dtype)
+    relu_pool_dx_p.op.fn(xp, dy, s, place, whole, size=size, **HALVES)
+    return whole
+
+
+@conv_relu_pool_dw_p.spec
+def _(x, dy, s, place, **how):
+    return conv2d_dw_p.op.make_spec(x, dy, **how), x.like(dy.shape[1])
+
+
+conv_relu_pool_dx_p.spec(lambda dy, s, place, w, **how: conv2d_dx_p.op.make_spec(dy, w, **how))
+conv_relu_pool_dw_p.nograd()  # where a second order is wanted, the gradient is made of other ops
+conv_relu_pool_dx_p.nograd()
+
+
+@conv_relu_pool_p.fused_grad
+def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups, want):
+    how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    dy, dx, dw, db = laid_as(g[0], out_place._spec), None, None, None
+    if want[0]:
+        dx = conv_relu_pool_dx_p(dy, out, out_place, w, size=x_spec.shape[2:], **how)
+    if want[1] or want[2]:
+        dw, db = conv_relu_pool_dw_p(x, dy, out, out_place, kernel=w_spec.shape[2:], **how)
+    return dx, dw, db if want[2] else None
+
+
+def _any(*specs: Spec | None, **_: Any) -> bool:
     return all(s.size and s.format is not STRIDED for s in specs if s is not None)
 
 
-conv_relu_pool_p.kernel("cpu", "conv_relu_pool", "f4 f8", when=_any, formats=(CONTIGUOUS, CHANNELS_LAST))
+def _dw_fits(x: Spec, dy: Spec, s: Spec, place: Spec, *, groups: int, **_: Any) -> bool:
+    return groups == 1 and _any(x, dy) and _one_layout(dy, s, place)
+
+
+def _dx_fits(dy: Spec, s: Spec, place: Spec, w: Spec, *, groups: int, **_: Any) -> bool:
+    return groups == 1 and _any(dy, w) and _one_layout(dy, s, place) and w.shape[1] % 16 == 0
+
+
+for _p, _when in ((conv_relu_pool_p, _any), (conv_relu_pool_dw_p, _dw_fits), (conv_relu_pool_dx_p, _dx_fits)):
+    _p.kernel("cpu", _p.op.name, "f4 f8", when=_when, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 # ---- cases
@@ -144,6 +201,31 @@ def _(make):
     yield RuntimeError, dict(x=make(1, 2, 5, 5), w=make(4, 3, 3, 3), **how)
 
 
+@conv_relu_pool_dw_p.cases
+def _(make):
+    how = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    made = lambda *shape: dict(
+        dy=make(*shape), s=make(*shape), place=make.ints(*shape, low=0, high=4, dtype=dtypes.uint8)
+    )
+    yield dict(x=make(2, 1, 6, 9), **made(2, 3, 2, 4), kernel=(3, 2), **how)
+    yield dict(x=make(2, 6, 7, 6), **made(2, 4, 3, 2), kernel=(3, 3), **dict(how, padding=(1, 0, 2, 1), stride=(1, 1)))
+    yield dict(x=make(1, 4, 6, 7), **made(1, 6, 2, 3), kernel=(2, 2), **dict(how, groups=2, dilation=(2, 1)))
+    yield dict(x=make(1, 5, 6, 7), **made(1, 6, 2, 2), kernel=(2, 2), **dict(how, dilation=(2, 2)))
+    yield dict(x=make(0, 3, 5, 5), **made(0, 4, 1, 1), kernel=(3, 3), **how)
+
+
+@conv_relu_pool_dx_p.cases
+def _(make):
+    how = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    made = lambda *shape: dict(
+        dy=make(*shape), s=make(*shape), place=make.ints(*shape, low=0, high=4, dtype=dtypes.uint8)
+    )
+    yield dict(**made(2, 3, 2, 4), w=make(3, 1, 3, 2), size=(6, 9), **how)
+    yield dict(**made(2, 4, 3, 2), w=make(4, 16, 3, 3), size=(7, 5), **dict(how, padding=(1, 0, 2, 1)))
+    yield dict(**made(1, 6, 2, 3), w=make(6, 2, 2, 2), size=(6, 7), **dict(how, groups=2, dilation=(2, 1)))
+    yield dict(**made(0, 4, 1, 1), w=make(4, 3, 3, 3), size=(5, 5), **how)
+
+
 @relu_pool_p.ref
 def _(x, kernel, stride, padding, dilation, ceil):
     y, at = max_pool2d_p.op.reference(np.maximum(x, 0), kernel, stride, padding, dilation, ceil, True)
@@ -164,3 +246,19 @@ def _(x, w, b=None, **how):
     padded = np.pad(x, ((0, 0), (0, 0), padding[:2], padding[2:]))
     y = conv2d_p.op.reference(padded, w, b, **how)
     return relu_pool_p.op.reference(y, **HALVES, ceil=False)
+
+
+def _spread(dy, s, place, size):
+    return relu_pool_dx_p.op.reference(dy, s, place, size=size, **HALVES)
+
+
+@conv_relu_pool_dw_p.ref
+def _(x, dy, s, place, kernel, stride, padding, dilation, groups):
+    d = _spread(dy, s, place, _sizes(x.shape, (0, 0, *kernel), stride, padding, dilation))
+    return conv2d_dw_p.op.reference(x, d, kernel, stride, padding, dilation, groups), d.sum((0, 2, 3))
+
+
+@conv_relu_pool_dx_p.ref
+def _(dy, s, place, w, size, stride, padding, dilation, groups):
+    d = _spread(dy, s, place, _sizes((0, 0, *size), w.shape, stride, padding, dilation))
+    return conv2d_dx_p.op.reference(d, w, size, stride, padding, dilation, groups)
