@@ -9,7 +9,14 @@ from tensorlite import config
 from tensorlite.backends import cpu
 from tensorlite.ops.activation import relu_dx_p, relu_p
 from tensorlite.ops.conv import conv2d_p
-from tensorlite.ops.conv_pool import HALVES, conv_relu_pool_p, relu_pool_dx_p, relu_pool_p
+from tensorlite.ops.conv_pool import (
+    HALVES,
+    conv_relu_pool_dw_p,
+    conv_relu_pool_dx_p,
+    conv_relu_pool_p,
+    relu_pool_dx_p,
+    relu_pool_p,
+)
 from tensorlite.ops.pool import max_pool2d_p, pool_put_p
 
 pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
@@ -115,6 +122,50 @@ def test_relu_and_every_kind_of_window(d, last, isa):
             assert (got == want).all(), how
 
 
+def gradients(given, d, last):
+    """dw, db and dx from what is pooled, and the two ops."""
+    x, w = laid(given.x, d, "x" in last), laid(given.w, d, "w" in last)
+    y, place = conv_relu_pool_p(x, w, tl.tensor(given.b, dtype=d), **given.kw)
+    g = laid(np.random.default_rng(3).standard_normal(y.shape), d, y._spec.format == "channels_last")
+    dw, db = conv_relu_pool_dw_p(x, g, y, place, kernel=given.kernel, **given.kw)
+    dx = conv_relu_pool_dx_p(g, y, place, w, size=given.size, **given.kw)
+    return dw, db, dx, g, y, place
+
+
+GROUPLESS = [name for name, sizes in ALL.items() if sizes[-1] == 1]
+
+
+@each_isa
+@pytest.mark.parametrize("d", [tl.float32, tl.float64])
+@pytest.mark.parametrize("name", GROUPLESS)
+def test_gradients_of_the_winners(name, d, isa):
+    given = Given(ALL[name], d, np.random.default_rng(0))
+    for last in ("", "xw", "x", "w"):
+        with config.ISA(isa), tl.no_grad():
+            dw, db, dx, g, y, place = gradients(given, d, last)
+        assert all(e.native for e in conv_relu_pool_dw_p.op.cache.values() if e.specs[1] is g._spec)
+        with config.KERNELS("plain"), tl.no_grad():
+            wide = [tl.tensor(a.numpy(), dtype=tl.float64) for a in (g, y)]
+            place = tl.tensor(place.numpy())
+            x, w = (tl.tensor(a, dtype=tl.float64) for a in (given.x, given.w))
+            want = conv_relu_pool_dw_p(x, *wide, place, kernel=given.kernel, **given.kw)
+            want = (*want, conv_relu_pool_dx_p(*wide, place, w, size=given.size, **given.kw))
+        eps = 1e-5 if d is tl.float32 else 1e-13
+        for a, z in zip((dw, db, dx), want):
+            np.testing.assert_allclose(a.numpy(), z.numpy(), rtol=eps, atol=eps * max(np.abs(z.numpy()).max(), 1))
+
+
+# (x's where channels make whole vectors: others have no kernel, and NumPy's products depend on threads)
+@pytest.mark.parametrize("last", ["", "xw"])
+@pytest.mark.parametrize("name", GROUPLESS)
+def test_gradients_have_the_same_bits_for_every_number_of_threads(name, last, threads):
+    given, found = Given(ALL[name], tl.float32, np.random.default_rng(0)), []
+    for n in (1, 2, 3):
+        threads(n)
+        found.append(bits(*gradients(given, tl.float32, last)[: 2 if given.c % 16 else 3]))
+    assert found[0] == found[1] == found[2]
+
+
 def test_gradients_are_those_of_one_after_another():
     F = tl.nn.functional
     for last in (False, True):
@@ -132,14 +183,19 @@ def test_gradients_are_those_of_one_after_another():
             assert (a - z).abs().max() <= 2e-5 * z.abs().max()
 
 
-@pytest.mark.parametrize("op", [relu_pool_p, relu_pool_dx_p, conv_relu_pool_p])
+@pytest.mark.parametrize(
+    "op", [relu_pool_p, relu_pool_dx_p, conv_relu_pool_p, conv_relu_pool_dw_p, conv_relu_pool_dx_p]
+)
 def test_is_native(op):
     x, w = tl.randn(2, 3, 9, 8), tl.randn(4, 3, 3, 3)
     y, place = relu_pool_p(x, **HALVES, ceil=False)
     how = dict(stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)
+    z, at = conv_relu_pool_p(x, w, **how)
     given, kw = {
         "relu_pool": ((x,), dict(HALVES, ceil=False)),
         "relu_pool_dx": ((y, y, place), dict(HALVES, size=(9, 8))),
         "conv_relu_pool": ((x, w, None), how),
+        "conv_relu_pool_dw": ((x, z, z, at), dict(how, kernel=(3, 3))),
+        "conv_relu_pool_dx": ((z, z, at, tl.randn(4, 16, 3, 3)), dict(how, size=(9, 8))),
     }[op.op.name]
     assert op.op.entry(tuple(t if t is None else t._spec for t in given), kw).native

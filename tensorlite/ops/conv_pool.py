@@ -15,6 +15,7 @@ from tensorlite import dtypes
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec
 from tensorlite.autograd.tensor import Tensor
+from tensorlite.errors import ShapeError
 from tensorlite.ops.activation import relu_dx_p
 from tensorlite.ops.cast import laid_as
 from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p
@@ -125,12 +126,28 @@ def _whole(xp: Any, dy: Any, s: Any, place: Any, size: tuple) -> Any:
     return whole
 
 
+def _check(name: str, size: tuple, *pooled: Spec) -> None:
+    """Kernels rely on it that there is a window for every four outputs of the convolution."""
+    want = (*pooled[0].shape[:2], size[0] // 2, size[1] // 2)
+    if any(p.shape != want for p in pooled):
+        raise ShapeError(f"{name}: pooled {' and '.join(str(p.shape) for p in pooled)}; wanted {want}")
+
+
 @conv_relu_pool_dw_p.spec
-def _(x, dy, s, place, **how):
+def _(x, dy, s, place, *, kernel, stride, padding, dilation, groups):
+    size = _sizes(x.shape, (0, 0, *kernel), stride, padding, dilation)
+    _check("conv_relu_pool_dw", size, dy, s, place)
+    how = dict(kernel=kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
     return conv2d_dw_p.op.make_spec(x, dy, **how), x.like(dy.shape[1])
 
 
-conv_relu_pool_dx_p.spec(lambda dy, s, place, w, **how: conv2d_dx_p.op.make_spec(dy, w, **how))
+@conv_relu_pool_dx_p.spec
+def _(dy, s, place, w, *, size, stride, padding, dilation, groups):
+    _check("conv_relu_pool_dx", _sizes((0, 0, *size), w.shape, stride, padding, dilation), dy, s, place)
+    how = dict(size=size, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return conv2d_dx_p.op.make_spec(dy, w, **how)
+
+
 conv_relu_pool_dw_p.nograd()  # where a second order is wanted, the gradient is made of other ops
 conv_relu_pool_dx_p.nograd()
 
@@ -139,9 +156,18 @@ conv_relu_pool_dx_p.nograd()
 def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups, want):
     how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     dy, dx, dw, db = laid_as(g[0], out_place._spec), None, None, None
+    few = want[0] and w_spec.shape[1] % 16  # channels that make no whole vectors
+    if groups > 1 or few:
+        d = _dy(dy, out, out_place, x_spec, w_spec, stride, padding, dilation)
     if want[0]:
-        dx = conv_relu_pool_dx_p(dy, out, out_place, w, size=x_spec.shape[2:], **how)
-    if want[1] or want[2]:
+        if groups > 1 or few:
+            dx = conv2d_dx_p(d, w, size=x_spec.shape[2:], **how)
+        else:
+            dx = conv_relu_pool_dx_p(dy, out, out_place, w, size=x_spec.shape[2:], **how)
+    if groups > 1:
+        dw = conv2d_dw_p(x, d, kernel=w_spec.shape[2:], **how) if want[1] else None
+        db = conv2d_db_p(d) if want[2] else None
+    elif want[1] or want[2]:
         dw, db = conv_relu_pool_dw_p(x, dy, out, out_place, kernel=w_spec.shape[2:], **how)
     return dx, dw, db if want[2] else None
 
@@ -208,10 +234,11 @@ def _(make):
         dy=make(*shape), s=make(*shape), place=make.ints(*shape, low=0, high=4, dtype=dtypes.uint8)
     )
     yield dict(x=make(2, 1, 6, 9), **made(2, 3, 2, 4), kernel=(3, 2), **how)
-    yield dict(x=make(2, 6, 7, 6), **made(2, 4, 3, 2), kernel=(3, 3), **dict(how, padding=(1, 0, 2, 1), stride=(1, 1)))
+    yield dict(x=make(2, 6, 7, 6), **made(2, 4, 3, 3), kernel=(3, 3), **dict(how, padding=(1, 0, 2, 1), stride=(1, 1)))
     yield dict(x=make(1, 4, 6, 7), **made(1, 6, 2, 3), kernel=(2, 2), **dict(how, groups=2, dilation=(2, 1)))
     yield dict(x=make(1, 5, 6, 7), **made(1, 6, 2, 2), kernel=(2, 2), **dict(how, dilation=(2, 2)))
     yield dict(x=make(0, 3, 5, 5), **made(0, 4, 1, 1), kernel=(3, 3), **how)
+    yield RuntimeError, dict(x=make(1, 3, 5, 5), **made(1, 4, 2, 1), kernel=(3, 3), **how)
 
 
 @conv_relu_pool_dx_p.cases
@@ -221,9 +248,10 @@ def _(make):
         dy=make(*shape), s=make(*shape), place=make.ints(*shape, low=0, high=4, dtype=dtypes.uint8)
     )
     yield dict(**made(2, 3, 2, 4), w=make(3, 1, 3, 2), size=(6, 9), **how)
-    yield dict(**made(2, 4, 3, 2), w=make(4, 16, 3, 3), size=(7, 5), **dict(how, padding=(1, 0, 2, 1)))
+    yield dict(**made(2, 4, 3, 3), w=make(4, 16, 3, 3), size=(7, 5), **dict(how, padding=(1, 0, 2, 1)))
     yield dict(**made(1, 6, 2, 3), w=make(6, 2, 2, 2), size=(6, 7), **dict(how, groups=2, dilation=(2, 1)))
     yield dict(**made(0, 4, 1, 1), w=make(4, 3, 3, 3), size=(5, 5), **how)
+    yield RuntimeError, dict(**made(1, 4, 2, 1), w=make(4, 3, 3, 3), size=(5, 5), **how)
 
 
 @relu_pool_p.ref
