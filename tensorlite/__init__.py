@@ -190,7 +190,6 @@ from tensorlite.ops.gather import (
 from tensorlite.ops.group_norm import (
     group_norm as group_norm,
     instance_norm as instance_norm,
-    rms_norm as rms_norm,
 )
 from tensorlite.ops.index import (
     index_put as index_put,
@@ -296,6 +295,7 @@ from tensorlite.ops.reduce import (
     sum as sum,
     var as var,
 )
+from tensorlite.ops.rms_norm import rms_norm as rms_norm
 from tensorlite.ops.rows import (
     embedding as embedding,
     index_add as index_add,

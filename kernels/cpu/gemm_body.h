@@ -109,6 +109,10 @@ static void one_tile(const Block<T>& p, const Spot<T>& s) {
     Vec<T> acc[M][V] = {};
     const T *a = p.a.data + s.i * p.a.row, *b = s.b;
     const std::int64_t row = p.a.row, col = p.a.col, last = s.cols - (V - 1) * lanes<T>;
+    if (!Across && p.residual)  // short pieces of rows that lie apart: they come while the sums are made
+        for (int i = 0; i < M; ++i)
+            for (int v = 0; v < V; ++v)
+                __builtin_prefetch(p.residual + (s.i + i) * p.residual_row + s.j + v * lanes<T>);
     for (std::int64_t k = 0; k < p.steps; ++k, a += col, b += s.b_row) {
         Vec<T> c[V];
         for (int v = 0; v < V - 1; ++v) c[v] = load(b + v * lanes<T>);
@@ -145,21 +149,6 @@ static Tile<T> pick_tile(std::int64_t rows, std::int64_t vectors, std::integer_s
     return found;
 }
 
-// One panel of columns for all rows of the block.
-template <bool Part, bool Across, class T>
-static void panel(const Block<T>& p, Spot<T> s) {
-    const std::int64_t vectors = (std::min(s.cols, p.panel) + lanes<T> - 1) / lanes<T>;
-    const std::make_integer_sequence<int, Across ? across_vectors : most_vectors> of;
-    const int most = tile_rows(static_cast<int>(vectors)), rows = static_cast<int>(p.rows);
-    if (rows <= most) return pick_tile<T, Part, Across>(rows, vectors, of)(p, s);
-    const int tiles = (rows + most - 1) / most, low = rows / tiles, higher = rows - low * tiles;
-    const Tile<T> tile = pick_tile<T, Part, Across>(low, vectors, of);
-    for (; s.i < (tiles - higher) * low; s.i += low) tile(p, s);
-    if (!higher) return;
-    const Tile<T> more = pick_tile<T, Part, Across>(low + 1, vectors, of);  // tiles have `low` rows or one more
-    for (; s.i < rows; s.i += low + 1) more(p, s);
-}
-
 // y = act(y), element by element; y itself is kept where that is asked for.
 template <Act A, class T>
 static void activate_as(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
@@ -172,7 +161,7 @@ static void activate_as(const Block<T>& p, std::int64_t i, std::int64_t rows, st
         }
 }
 
-// What relu is to a tile, the other functions are to a panel that is still in the cache.
+// What relu is to a tile in registers, the other functions are to one that is still in the cache.
 template <class T>
 static void activate(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
     switch (p.act) {
@@ -182,6 +171,26 @@ static void activate(const Block<T>& p, std::int64_t i, std::int64_t rows, std::
         case Act::sigmoid: return activate_as<Act::sigmoid, T>(p, i, rows, j, cols);
         default: return;
     }
+}
+
+// One panel of columns for all rows of the block.
+template <bool Part, bool Across, class T>
+static void panel(const Block<T>& p, Spot<T> s) {
+    const std::int64_t vectors = (std::min(s.cols, p.panel) + lanes<T> - 1) / lanes<T>;
+    const std::make_integer_sequence<int, Across ? across_vectors : most_vectors> of;
+    const int most = tile_rows(static_cast<int>(vectors)), rows = static_cast<int>(p.rows);
+    const int tiles = (rows + most - 1) / most, low = rows / tiles, higher = rows - low * tiles;
+    const std::int64_t cols = std::min(s.cols, p.panel);
+    const auto down_to = [&](std::int64_t end, int height) {
+        const Tile<T> tile = pick_tile<T, Part, Across>(height, vectors, of);
+        for (; s.i < end; s.i += height) {
+            tile(p, s);
+            if (!Across) activate(p, s.i, height, s.j, cols);
+        }
+    };
+    down_to((tiles - higher) * low, low);  // tiles have `low` rows or one more
+    if (higher) down_to(rows, low + 1);
+    if (Across) activate(p, s.j, cols, 0, p.rows);
 }
 
 template <class T>
@@ -195,7 +204,6 @@ static void multiply_rows(const Block<T>& p) {
             part ? panel<TL_LEVEL == 2, true>(p, spot) : panel<false, true>(p, spot);
         else
             part ? panel<TL_LEVEL == 2, false>(p, spot) : panel<false, false>(p, spot);
-        p.across ? activate(p, j, cols, 0, p.rows) : activate(p, 0, p.rows, j, cols);
     }
 }
 

@@ -25,17 +25,24 @@ static void finish_as(std::int64_t rows, std::int64_t n, const T* b, T* y, T* pr
         }
 }
 
-// dz = the gradient dy of the act's output times its slope, and the sums of its columns, for n columns of some rows.
+// dz = the gradient dy of the act's output times its slope, and the sums of its columns, for n columns of some rows:
+// as many columns at a time as let eight rows of all three stay near.
 template <tl::Act A, class T>
 static void act_dx_as(std::int64_t rows, std::int64_t n, std::int64_t step, const T* dy, const T* saved, T* dz,
                       double* sums) {
-    Reduce<T, Sum>::columns_of(rows, n, [=](std::int64_t r, std::int64_t k, std::int64_t m)
-                               __attribute__((always_inline)) {
-        const std::int64_t at = r * step + k;
-        const Vec<T> v = act_dx<A, T>(some(dy + at, m), some(saved + at, m));
-        put_some(dz + at, m, v);
-        return v;
-    }, sums);
+    constexpr std::int64_t some_columns = 1024 / sizeof(T);
+    for (std::int64_t j = 0; j < n; j += some_columns) {
+        const std::int64_t count = std::min(some_columns, n - j);
+        const auto make = [=](std::int64_t r, int many) __attribute__((always_inline)) {
+            for (std::int64_t at = r * step + j; at < (r + many) * step + j; at += step)
+                for (std::int64_t k = 0; k < count; k += lanes<T>) {
+                    const std::int64_t left = count - k;
+                    put_some(dz + at + k, left, act_dx<A, T>(some(dy + at + k, left), some(saved + at + k, left)));
+                }
+            return dz + r * step + j;
+        };
+        Reduce<T, Sum>::columns_of(rows, count, step, make, sums + j);
+    }
 }
 
 template <class T>

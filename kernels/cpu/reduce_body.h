@@ -79,45 +79,44 @@ struct Reduce {
         to.set(Op::join(to.value, made), made, Op::none == 0);
     }
 
-    // Each of n columns (at most `wide`) of `rows` rows joined into y, in float64. at(r, k, m) gives the numbers of row
-    // r from column k on, m of them or a whole vector; it is asked for each once.
-    template <class At>
-    TL_INLINE void columns_of(std::int64_t rows, std::int64_t n, At at, double* y) {
+    // Each of n columns (at most `wide`) of `rows` rows joined into y, in float64. make(r, count) gives where `count`
+    // rows from r on lie, `step` apart; it is asked for all rows in turn, so that they may be made just then.
+    template <class Make>
+    TL_INLINE void columns_of(std::int64_t rows, std::int64_t n, std::int64_t step, Make make, double* y) {
         T acc[wide];
         for (std::int64_t k = 0; k < n; ++k) y[k] = Op::none;
         for (std::int64_t r = 0; r < rows;) {
             const std::int64_t end = std::min(rows, r + 64);
             for (std::int64_t k = 0; k < n; ++k) acc[k] = static_cast<T>(Op::none);
             for (; r + 8 <= end; r += 8) {
+                const T* x = make(r, 8);
                 std::int64_t k = 0;
-                for (; k + lanes<T> <= n; k += lanes<T>) {
-                    Vec<T> v[4];
-                    for (int i = 0; i < 4; ++i) {
-                        const Vec<T> first = at(r + 2 * i, k, lanes<T>);
-                        v[i] = Op::join(first, at(r + 2 * i + 1, k, lanes<T>));
-                    }
-                    store(acc + k, Op::join(load(acc + k), Op::join(Op::join(v[0], v[1]), Op::join(v[2], v[3]))));
-                }
+                for (; k + lanes<T> <= n; k += lanes<T>) store(acc + k, Op::join(load(acc + k), eight(x + k, step)));
                 if (k < n) {
-                    Vec<T> v = load_first(acc + k, n - k);
-                    for (int i = 0; i < 8; ++i) v = Op::join(v, at(r + i, k, n - k));
-                    store_first(acc + k, n - k, v);
+                    const std::int64_t m = n - k;
+                    Vec<T> v = load_first(acc + k, m);
+                    for (int i = 0; i < 8; ++i) v = Op::join(v, load_first(x + k + i * step, m));
+                    store_first(acc + k, m, v);
                 }
             }
             for (; r < end; ++r) {
+                const T* x = make(r, 1);
                 std::int64_t k = 0;
-                for (; k + lanes<T> <= n; k += lanes<T>) store(acc + k, Op::join(load(acc + k), at(r, k, lanes<T>)));
-                if (k < n) store_first(acc + k, n - k, Op::join(load_first(acc + k, n - k), at(r, k, n - k)));
+                for (; k + lanes<T> <= n; k += lanes<T>) store(acc + k, Op::join(load(acc + k), load(x + k)));
+                if (k < n) store_first(acc + k, n - k, Op::join(load_first(acc + k, n - k), load_first(x + k, n - k)));
             }
             for (std::int64_t k = 0; k < n; ++k) y[k] = Op::join(y[k], static_cast<double>(acc[k]));
         }
     }
 
-    // The same of numbers that lie there, a row `step` after the other.
     static void columns(std::int64_t rows, std::int64_t n, std::int64_t step, const T* x, double* y) {
-        columns_of(rows, n, [=](std::int64_t r, std::int64_t k, std::int64_t m) __attribute__((always_inline)) {
-            return m >= lanes<T> ? load(x + r * step + k) : load_first(x + r * step + k, m);
-        }, y);
+        columns_of(rows, n, step, [=](std::int64_t r, int) { return x + r * step; }, y);
+    }
+
+    TL_INLINE Vec<T> eight(const T* x, std::int64_t step) {
+        Vec<T> v[4];
+        for (int i = 0; i < 4; ++i) v[i] = Op::join(load(x + 2 * i * step), load(x + (2 * i + 1) * step));
+        return Op::join(Op::join(v[0], v[1]), Op::join(v[2], v[3]));
     }
 };
 

@@ -62,7 +62,8 @@ def _back(op: Any, joint: Any, rules: list, asked: set, want: tuple, g: Any, nod
     # outputs are rebuilt from what was saved: an output Tensor kept by its own node would be a cycle
     several = op.multiple or len(p.outs) > 1
     kept = _kept(op, p)
-    ys = [wrap(saved[2 * n], p.outs[k], None if several else node, saved[2 * n + 1]) for n, k in enumerate(kept)]
+    past = [Pick(node, k) if several and k not in op.silent_outputs else None if several else node for k in kept]
+    ys = [wrap(saved[2 * n], p.outs[k], past[n], saved[2 * n + 1]) for n, k in enumerate(kept)]
     if "y" in p.names:
         values["y"] = tuple(ys) if several else ys[0]
     values |= zip((op.outputs[k] for k in kept if k < len(op.outputs)), ys)

@@ -13,7 +13,7 @@ from tensorlite.ops.bags import embedding_bag
 from tensorlite.ops.conv import conv1d, conv2d, conv_transpose2d
 from tensorlite.ops.cross_entropy import cross_entropy, nll_loss
 from tensorlite.ops.curved import celu, glu, mish, selu, softsign, tanhshrink
-from tensorlite.ops.group_norm import group_norm, instance_norm, rms_norm
+from tensorlite.ops.group_norm import group_norm, instance_norm
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.loss import (
     binary_cross_entropy,
@@ -42,6 +42,7 @@ from tensorlite.ops.piecewise import hardshrink, hardsigmoid, hardswish, prelu, 
 from tensorlite.ops.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tensorlite.ops.random import alpha_dropout, dropout, dropout1d, dropout2d
 from tensorlite.ops.resize import interpolate
+from tensorlite.ops.rms_norm import rms_norm
 from tensorlite.ops.rows import embedding
 from tensorlite.ops.shuffle import pixel_shuffle, pixel_unshuffle
 from tensorlite.ops.signals import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, conv_transpose1d, max_pool1d

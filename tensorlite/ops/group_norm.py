@@ -1,21 +1,18 @@
-"""Normalisation of groups of channels and of single images, and by the root mean square. Floor 3.
+"""Normalisation of groups of channels and of single images. Floor 3.
 
-The first two are ``layer_norm_p`` and ``batch_norm_p`` of another shape and share their kernels.
+They are ``layer_norm_p`` and ``batch_norm_p`` of another shape and share their kernels.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from tensorlite import dtypes
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.tensor import Tensor
-from tensorlite.errors import DTypeError, ShapeError
-from tensorlite.ops.functions import rsqrt
+from tensorlite.errors import ShapeError
 from tensorlite.ops.norm import batch_norm, layer_norm_p
 
 
@@ -163,57 +160,3 @@ def _(input, running_mean=None, running_var=None, weight=1.0, bias=0.0, use_inpu
     else:
         mean, var = running_mean[wide], running_var[wide]
     return (input - mean) * (var + eps) ** -0.5 * weight + bias
-
-
-@op(torch="nn.functional.rms_norm")
-def rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """input / sqrt(mean(input²) + eps) * weight, with the mean over the last dimensions.
-
-    input (..., *normalized_shape), weight of ``normalized_shape`` or None. Half types are computed in float32; ``eps``
-    None is the machine epsilon of the dtype that computes.
-    Source: Zhang and Sennrich, "Root mean square layer normalization" (NeurIPS 2019).
-
-    >>> import tensorlite as tl
-    >>> tl.nn.functional.rms_norm(tl.tensor([[3.0, 4.0]]), (2,))
-    tensor([[0.8485, 1.1314]])
-    """
-    name, x = "rms_norm", input._spec
-    if not isinstance(normalized_shape, (tuple, list)):
-        raise TypeError(
-            f"{name}: normalized_shape is {type(normalized_shape).__name__}; argument 'normalized_shape' must be "
-            "tuple of ints"
-        )
-    shape = tuple(normalized_shape)
-    if not shape or x.shape[-len(shape) :] != shape:
-        raise ShapeError(
-            f"{name}: given normalized_shape={list(shape)}, expected input with shape [*, "
-            f"{', '.join(map(str, shape))}] and one dimension or more, but got input of size {list(x.shape)}"
-        )
-    if not x.dtype.is_floating_point:
-        raise DTypeError(f"{name}: got {x.dtype}; wanted a floating-point dtype (not implemented for integers)")
-    if weight is not None and weight._spec.shape != shape:
-        raise ShapeError(f"{name}: weight {weight._spec.shape}; expected weight to be of same shape as {shape}")
-    wide = input.to(dtypes.float32) if x.dtype.is_half else input
-    eps = dtypes.finfo(wide.dtype).eps if eps is None else float(eps)
-    y = wide * rsqrt((wide * wide).mean(tuple(range(-len(shape), 0)), keepdim=True) + eps)
-    return (y if weight is None else y * weight).to(x.dtype)
-
-
-@rms_norm.cases
-def _(make):
-    yield dict(input=make(4, 5), normalized_shape=(5,), weight=make(5))
-    yield dict(input=make(3, 2, 4), normalized_shape=(2, 4), weight=make(2, 4), eps=1e-3)
-    yield dict(input=make(3, 4), normalized_shape=[4], eps=1e-5)
-    yield dict(input=make(0, 4), normalized_shape=(4,), weight=make(4))
-    yield RuntimeError, dict(input=make(4, 3), normalized_shape=(4,))
-    yield RuntimeError, dict(input=make(4, 3), normalized_shape=(3,), weight=make(4))
-    yield RuntimeError, dict(input=make(4, 3), normalized_shape=())
-    yield RuntimeError, dict(input=make.ints(4, 3), normalized_shape=(3,))
-
-
-@rms_norm.ref
-def _(input, normalized_shape, weight=1.0, eps=2.0**-52):
-    n = len(normalized_shape)
-    squares = np.einsum("...i,...i->...", *[input.reshape(*input.shape[:-n], np.prod(normalized_shape))] * 2)
-    root = np.sqrt(squares / np.prod(normalized_shape) + eps)
-    return input / root[(..., *(None,) * n)] * weight

@@ -6,7 +6,6 @@ kernels they give the same bits as those.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
-from tensorlite.ops.activation import relu_dx_p, relu_p, sigmoid_p, tanh_p
+from tensorlite.ops import acts
 from tensorlite.ops.linalg import (
     flat,
     linear_dx,
@@ -25,27 +24,6 @@ from tensorlite.ops.linalg import (
     our_linear,
     same_dtype,
 )
-from tensorlite.ops.slopes import gelu_dx_p, sigmoid_dx_p, tanh_dx_p
-from tensorlite.ops.smooth import gelu_p, gelu_slope
-
-_GELUS = {"gelu": dict(approximate=False), "gelu_tanh": dict(approximate=True)}
-_OPS: dict[str, Any] = dict(relu=relu_p, tanh=tanh_p, sigmoid=sigmoid_p, gelu=gelu_p, gelu_tanh=gelu_p)
-_SLOPES: dict[str, Any] = dict(
-    relu=relu_dx_p, tanh=tanh_dx_p, sigmoid=sigmoid_dx_p, gelu=gelu_dx_p, gelu_tanh=gelu_dx_p
-)
-
-
-def _apply(xp: Any, act: str, x: Any, out: Any) -> None:
-    op = _OPS[act].op
-    if op.ufunc is not None:
-        getattr(xp, op.ufunc)(x, out)
-    else:
-        op.fn(xp, x, out, **_GELUS.get(act, {}))
-
-
-def _check_act(name: str, act: str, known: Any) -> None:
-    if act not in known:
-        raise ValueError(f"{name}: act {act!r}; wanted one of {', '.join(known)}")
 
 
 # ---- the gradient that passes the activation
@@ -55,13 +33,13 @@ def act_dx_p(xp, dy, s, out, out_db, *, act):
 
     ``s`` is the output of the activation, or what went into it for "gelu" and "gelu_tanh".
     """
-    _SLOPES[act].op.fn(xp, dy, s, out, **_GELUS.get(act, {}))
+    acts.apply_dx(xp, act, dy, s, out)
     xp.add.reduce(out, axis=tuple(range(out.ndim - 1)), out=out_db)
 
 
 @act_dx_p.spec
 def _(dy, s, *, act):
-    _check_act("act_dx", act, _OPS)
+    acts.check("act_dx", act)
     if dy.ndim < 2 or dy.shape != s.shape:
         raise ShapeError(f"act_dx: dy {dy.shape} and s {s.shape}; wanted one shape of 2 dimensions or more")
     same_dtype("act_dx", dy, s)
@@ -73,7 +51,7 @@ act_dx_p.nograd()
 
 @act_dx_p.cases
 def _(make):
-    for act in _OPS:
+    for act in acts.OPS:
         yield dict(dy=make(9, 4), s=make(9, 4, away=0.1), act=act)
     yield dict(dy=make(2, 5, 3), s=make(2, 5, 3, away=0.1), act="gelu")
     yield dict(dy=make(0, 3), s=make(0, 3), act="relu")
@@ -85,8 +63,7 @@ def _(make):
 
 @act_dx_p.ref
 def _(dy, s, act):
-    slope = dict(relu=lambda: s > 0, tanh=lambda: 1 - s * s, sigmoid=lambda: s - s * s).get(act)
-    dz = dy * slope() if slope else _SLOPES[act].op.reference(dy, s, **_GELUS[act])
+    dz = acts.reference_dx(act, dy, s)
     return dz, np.tensordot(np.ones(dz.shape[:-1]), dz, dz.ndim - 1)
 
 
@@ -112,7 +89,7 @@ def _fast(g: Tensor, s: Tensor, x: Tensor, w: Tensor, act: str, want: tuple) -> 
     if want[2] and g._spec.ndim > 1 and _several(g._spec, s._spec, act=act):
         dz, db = act_dx_p(g, s, act=act)
         return _back(dz, db, x, w, want)
-    return _back(_SLOPES[act](g, s, **_GELUS.get(act, {})), None, x, w, want)
+    return _back(acts.run_dx(act, g, s), None, x, w, want)
 
 
 # ---- an activation
@@ -123,12 +100,12 @@ def linear_act_p(xp, x, w, b=None, out=None, *, act):
     On the way back gelu computes the product once more; ``linear_gelu`` keeps it.
     """
     linear_p.op.fn(xp, x, w, b, out)
-    _apply(xp, act, out, out)
+    acts.apply(xp, act, out, out)
 
 
 @linear_act_p.spec
 def _(x, w, b, *, act):
-    _check_act("linear_act", act, _OPS)
+    acts.check("linear_act", act)
     return _linear_spec("linear_act", x, w, b)
 
 
@@ -140,16 +117,12 @@ def _linear_spec(name: str, x: Spec, w: Spec, b: Spec | None) -> Spec:
 
 @linear_act_p.grad
 def _(g, y, x, w, b, act, want):
-    if act in _GELUS:
-        dz = g * gelu_slope(linear_p(x, w, b), **_GELUS[act])
-    else:
-        dz = _OPS[act].op.rules["x"](g, y)
-    return _back(dz, None, x, w, want)
+    return _back(acts.exact_dx(act, g, linear_p(x, w, b) if act in acts.GELUS else y), None, x, w, want)
 
 
 @linear_act_p.fused_grad
 def _(g, y, x, w, b, act, want):
-    return _fast(g, linear_p(x, w, b) if act in _GELUS else y, x, w, act, want)
+    return _fast(g, linear_p(x, w, b) if act in acts.GELUS else y, x, w, act, want)
 
 
 # ---- gelu, which needs what went into it
@@ -157,12 +130,12 @@ def _(g, y, x, w, b, act, want):
 def linear_gelu_p(xp, x, w, b=None, out=None, out_pre=None, *, act):
     """gelu(x @ w.T + b) and x @ w.T + b, which its gradient is made of; act is "gelu" or "gelu_tanh"."""
     linear_p.op.fn(xp, x, w, b, out_pre)
-    _apply(xp, act, out_pre, out)
+    acts.apply(xp, act, out_pre, out)
 
 
 @linear_gelu_p.spec
 def _(x, w, b, *, act):
-    _check_act("linear_gelu", act, _GELUS)
+    acts.check("linear_gelu", act, acts.GELUS)
     y = _linear_spec("linear_gelu", x, w, b)
     return y, y
 
@@ -172,7 +145,7 @@ linear_gelu_p.op.silent_outputs = (1,)
 
 @linear_gelu_p.grad
 def _(g, x, w, b, act, want):  # for second order the product must be a function of x; the one kept is mere numbers
-    return _back(g[0] * gelu_slope(linear_p(x, w, b), **_GELUS[act]), None, x, w, want)
+    return _back(acts.exact_dx(act, g[0], linear_p(x, w, b)), None, x, w, want)
 
 
 @linear_gelu_p.fused_grad
@@ -248,7 +221,7 @@ def _linear_refusals(make, **more):
 
 @linear_act_p.cases
 def _(make):
-    for act in _OPS:
+    for act in acts.OPS:
         yield from _linear_cases(make, act=act)
     yield from _linear_refusals(make, act="relu")
     yield ValueError, dict(x=make(4, 3), w=make(5, 3), act="softsign")
@@ -256,7 +229,7 @@ def _(make):
 
 @linear_gelu_p.cases
 def _(make):
-    for act in _GELUS:
+    for act in acts.GELUS:
         yield from _linear_cases(make, act=act)
     yield from _linear_refusals(make, act="gelu")
     yield ValueError, dict(x=make(4, 3), w=make(5, 3), act="relu")
@@ -277,8 +250,6 @@ def _ref(x, w, b=None):
     return np.einsum("...i,oi->...o", x, w) + (0 if b is None else b)
 
 
-_REFS: dict[str, Any] = {act: p.op.reference for act, p in _OPS.items()}
-_REFS["gelu_tanh"] = partial(gelu_p.op.reference, approximate="tanh")
-linear_act_p.ref(lambda x, w, b=None, act=None: _REFS[act](_ref(x, w, b)))
-linear_gelu_p.ref(lambda x, w, b=None, act=None: (_REFS[act](_ref(x, w, b)), _ref(x, w, b)))
+linear_act_p.ref(lambda x, w, b=None, act=None: acts.reference[act](_ref(x, w, b)))
+linear_gelu_p.ref(lambda x, w, b=None, act=None: (acts.reference[act](_ref(x, w, b)), _ref(x, w, b)))
 linear_add_p.ref(lambda x, w, residual, b=None: _ref(x, w, b) + residual)

@@ -50,7 +50,7 @@ def _steady(shape: tuple, x: tuple, dim: tuple) -> tuple:
     return tuple(k for k in dim if k < lead or shape[k - lead] == 1)
 
 
-def _normalize(
+def normalize(
     xp: Any, x: Any, w: Any, b: Any, out: Any, mean: Any, var: Any, dim: tuple, shape: tuple, eps: float
 ) -> None:
     n = xp.asarray(_number(x, dim), mean.dtype)
@@ -157,14 +157,19 @@ def _sum(terms: list) -> Tensor:
     return y
 
 
-def _dx(g: Any, mean: Tensor, var: Tensor, x: Tensor, w: Any, w_spec: Any, b_spec: Any, **how: Any) -> tuple:
-    """The gradients of an op with outputs (y, mean, var), for x, w and b. y is not needed: ReLU may overwrite it."""
+def gradients(
+    g: Any, mean: Tensor, var: Tensor, x: Tensor, w: Any, w_spec: Any, b_spec: Any, kernel: Any = None, **how: Any
+) -> tuple:
+    """The gradients of an op with outputs (y, mean, var), for x, w and b. y is not needed: ReLU may overwrite it.
+
+    ``kernel`` takes the place of ``normalize_dx_p``, where a fused rule has one.
+    """
     if mode().grad:  # for second order mean and variance must be functions of x; the saved ones are mere numbers
         wide, n, dim = x.to(mean._spec.dtype), max(count(x._spec, how["dim"]), 1), how["dim"]
         mean = sum_p(wide, dim=dim, keepdim=True) / n
         var = sum_p((wide - mean) * (wide - mean), dim=dim, keepdim=True) / n
     affine = next((s.shape for s in (w_spec, b_spec) if s is not None), how["shape"])
-    dx, dw, db = normalize_dx_p(g[0], x, mean, var, w, affine=affine, **how)
+    dx, dw, db = (kernel or normalize_dx_p)(g[0], x, mean, var, w, affine=affine, **how)
     return (dx, None if w_spec is None else dw.to(w_spec.dtype), None if b_spec is None else db.to(b_spec.dtype))
 
 
@@ -197,7 +202,7 @@ def _check_parameters(name: str, x: Spec, given: dict, shape: tuple, wanted: str
 @primitive(name="layer_norm", signals=True, torch="nn.functional.layer_norm")
 def layer_norm_p(xp, x, w=None, b=None, out=None, out_mean=None, out_var=None, *, dim, shape, eps):
     """(x - mean) / sqrt(var + eps) * w + b, with mean and variance over ``dim``; and these two."""
-    _normalize(xp, x, w, b, out, out_mean, out_var, dim, shape, eps)
+    normalize(xp, x, w, b, out, out_mean, out_var, dim, shape, eps)
 
 
 @layer_norm_p.spec
@@ -217,7 +222,7 @@ layer_norm_p.op.silent_outputs = (1, 2)
 
 @layer_norm_p.grad
 def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
-    return _dx(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps)
+    return gradients(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps)
 
 
 @layer_norm_p.cases
@@ -273,14 +278,14 @@ def layer_norm(
     )[0]
 
 
-def _rows(x: Spec, dim: tuple) -> bool:
+def rows_together(x: Spec, dim: tuple) -> bool:
     """Whether the compiled kernel can do it: rows that lie together, and not none."""
     return x.size > 0 and dim == tuple(range(x.ndim - len(dim), x.ndim))
 
 
-layer_norm_p.kernel("cpu", "layer_norm", when=lambda x, w, b, *, dim, shape, eps: _rows(x, dim))
+layer_norm_p.kernel("cpu", "layer_norm", when=lambda x, w, b, *, dim, shape, eps: rows_together(x, dim))
 normalize_dx_p.kernel(
-    "cpu", "layer_norm_dx", when=lambda dy, x, mean, var, w, *, dim, shape, affine, eps: _rows(x, dim)
+    "cpu", "layer_norm_dx", when=lambda dy, x, mean, var, w, *, dim, shape, affine, eps: rows_together(x, dim)
 )
 
 
@@ -342,7 +347,7 @@ def batch_norm_p(
     if out.dtype.itemsize == 2:  # ops with effects do their own rounding
         x, w, b = (None if a is None else a.astype(np.float32) for a in (x, w, b))
         y = xp.empty(out.shape, np.float32)
-    _normalize(xp, x, w, b, y, out_mean, out_var, dim, shape, eps)
+    normalize(xp, x, w, b, y, out_mean, out_var, dim, shape, eps)
     if y is not out:
         out[...] = y
     n = _number(x, dim)
@@ -371,7 +376,7 @@ batch_norm_p.grad(running_mean=None, running_var=None)
 @batch_norm_p.grad
 def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
     g = (laid_as(g[0], x._spec),)
-    return (*_dx(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps), None, None)
+    return (*gradients(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps), None, None)
 
 
 def _of_channels(dy, x, mean, var, w, *, dim, shape, affine, eps):
@@ -499,7 +504,7 @@ _GROUPS = dict(dim=(2, 3), shape=(1, 2, 2, 1), affine=(4,), eps=1e-2)
 _CHANNELS = dict(dim=(0, 2), shape=(1, 4, 1), affine=(4,), eps=1e-2)
 
 
-def _moments(make, *shape, dim):
+def moments(make, *shape, dim):
     """x and its mean and variance: the formula holds for no others."""
     x = make(*shape)
     values = x._arr.astype(np.float64)
@@ -511,14 +516,19 @@ def _moments(make, *shape, dim):
     )
 
 
+def row_cases(make):
+    """Of gradients of rows and of groups of channels."""
+    yield dict(dy=make(3, 4), **moments(make, 3, 4, dim=(1,)), w=make(4), **_ROWS)
+    yield dict(dy=make(3, 4), **moments(make, 3, 4, dim=(1,)), **_ROWS)
+    yield dict(dy=make(3, 2, 2, 3), **moments(make, 3, 2, 2, 3, dim=(2, 3)), w=make(4), **_GROUPS)
+    yield dict(dy=make(3, 2, 2, 3), **moments(make, 3, 2, 2, 3, dim=(2, 3)), **_GROUPS)
+
+
 @normalize_dx_p.cases
 def _(make):
-    yield dict(dy=make(3, 4), **_moments(make, 3, 4, dim=(1,)), w=make(4), **_ROWS)
-    yield dict(dy=make(3, 4), **_moments(make, 3, 4, dim=(1,)), **_ROWS)
-    yield dict(dy=make(3, 4, 2), **_moments(make, 3, 4, 2, dim=(0, 2)), w=make(4), **_CHANNELS)
-    yield dict(dy=make(3, 4, 2), **_moments(make, 3, 4, 2, dim=(0, 2)), **_CHANNELS)
-    yield dict(dy=make(3, 2, 2, 3), **_moments(make, 3, 2, 2, 3, dim=(2, 3)), w=make(4), **_GROUPS)
-    yield dict(dy=make(3, 2, 2, 3), **_moments(make, 3, 2, 2, 3, dim=(2, 3)), **_GROUPS)
+    yield from row_cases(make)
+    yield dict(dy=make(3, 4, 2), **moments(make, 3, 4, 2, dim=(0, 2)), w=make(4), **_CHANNELS)
+    yield dict(dy=make(3, 4, 2), **moments(make, 3, 4, 2, dim=(0, 2)), **_CHANNELS)
 
 
 @normalize_dx_p.ref
