@@ -152,13 +152,19 @@ static Tile<T> pick_tile(std::int64_t rows, std::int64_t vectors, std::integer_s
 // y = act(y), element by element; y itself is kept where that is asked for.
 template <Act A, class T>
 static void activate_as(const Block<T>& p, std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t cols) {
-    for (std::int64_t r = i; r < i + rows; ++r)
-        for (std::int64_t s = j; s < j + cols; s += lanes<T>) {
-            const std::int64_t at = r * p.c_row + s, n = j + cols - s;
-            const Vec<T> y = load_some(p.c + at, n);
-            if (p.pre) store_some(p.pre + at, n, y);
-            store_some(p.c + at, n, act<A, T>(y));
+    const std::int64_t whole = cols / lanes<T> * lanes<T>, by = p.c_row;
+    T *c = p.c + i * by + j, *pre = p.pre ? p.pre + i * by + j : nullptr;
+    for (std::int64_t r = 0; r < rows; ++r, c += by, pre += pre ? by : 0) {
+        for (std::int64_t s = 0; s < whole; s += lanes<T>) {
+            const Vec<T> y = load(c + s);
+            if (pre) store(pre + s, y);
+            store(c + s, act<A, T>(y));
         }
+        if (whole == cols) continue;
+        const Vec<T> y = load_first(c + whole, cols - whole);
+        if (pre) store_first(pre + whole, cols - whole, y);
+        store_first(c + whole, cols - whole, act<A, T>(y));
+    }
 }
 
 // What relu is to a tile in registers, the other functions are to one that is still in the cache.

@@ -14,6 +14,14 @@ TL_INLINE Vec<T> of_channel(const T* x, std::int64_t at, Width width, const Vec<
     return (take(x + at, width, mean[0]) - mean) * scale + shift;
 }
 
+// f(at, width) vector by vector: formulas of activations fill the registers, and gain nothing side by side.
+template <class T, class F>
+TL_INLINE void one_by_one(std::int64_t n, F f) {
+    std::int64_t k = 0;
+    for (; k + lanes<T> <= n; k += lanes<T>) f(k, Whole<T>{});
+    if (k < n) f(k, Part{n - k});
+}
+
 template <Act A, bool Added, class T>
 static void normalize(const Norm& f, std::int64_t from, std::int64_t to, const Forward<T>& p) {
     const std::int64_t n = f.channels * f.inner;
@@ -42,18 +50,20 @@ static void normalize(const Norm& f, std::int64_t from, std::int64_t to, const F
         const T r = 1 / std::sqrt(var[0] + static_cast<T>(f.eps));
         if (f.inner == 1) {
             const Vec<T> rs = all(r);
-            on_lines(n, out).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+            const auto write = [&](std::int64_t at, auto width, int = 0) TL_ALWAYS {
                 put(out + at, width, act<A, T>(of_element(a, w, b, at, width, mean, rs)));
-            });
+            };
+            A == Act::none ? on_lines(n, out).each(write) : one_by_one<T>(n, write);
             continue;
         }
         for (std::int64_t c = 0; c < f.channels; ++c) {
             const Vec<T> scale = all(r * w[c]), shift = all(b[c]);
             const T* part = a + c * f.inner;
             T* made = out + c * f.inner;
-            channel.each([&](std::int64_t at, auto width, int) TL_ALWAYS {
+            const auto write = [&](std::int64_t at, auto width, int = 0) TL_ALWAYS {
                 put(made + at, width, act<A, T>(of_channel(part, at, width, mean, scale, shift)));
-            });
+            };
+            A == Act::none ? channel.each(write) : one_by_one<T>(f.inner, write);
         }
     }
 }
@@ -65,23 +75,42 @@ TL_INLINE Vec<T> passed(const Vec<T>& dy, const Vec<T>& z) {
     return act_dx<A, T>(dy, of_output ? act<A, T>(z) : z);
 }
 
+// The same of a row, whose norm is made anew.
+template <Act A, class T>
+TL_INLINE void pass_row(const Norm& f, const T* dy, const T* x, const Vec<T>& mean, T r, const T* w, const T* b, T* to) {
+    if (f.inner == 1) {
+        const Vec<T> rs = all(r);
+        return one_by_one<T>(f.channels, [&](std::int64_t at, auto width) TL_ALWAYS {
+            put(to + at, width, passed<A, T>(take(dy + at, width), of_element(x, w, b, at, width, mean, rs)));
+        });
+    }
+    for (std::int64_t c = 0; c < f.channels; ++c, dy += f.inner, x += f.inner, to += f.inner) {
+        const Vec<T> scale = all(r * w[c]), shift = all(b[c]);
+        one_by_one<T>(f.inner, [&](std::int64_t at, auto width) TL_ALWAYS {
+            put(to + at, width, passed<A, T>(take(dy + at, width), of_channel(x, at, width, mean, scale, shift)));
+        });
+    }
+}
+
 // The gradient of x, and these rows' share of those of scale and shift, added to dw and db.
 // With h = (x - mean) r and v = dy w: dx = r (v - sum(v) / n - h sum(v h) / n); of x + residual, what came in for it is
 // added. What passed an act is kept in dx until then.
 template <Act A, bool Added, class T>
 static void normalize_dx(const Norm& f, std::int64_t from, std::int64_t to, const Backward<T>& p, T* dw, T* db) {
-    constexpr bool Acted = A != Act::none;
     const std::int64_t n = f.channels * f.inner;
     const Row<T> row{n}, channel{f.inner};
     for (std::int64_t k = from; k < to; ++k) {
         const T *a = p.x + k * n, *g = p.dy + k * n, *more = Added ? p.d_sum + k * n : nullptr;
         T* out = p.dx + k * n;
         const std::int64_t first = k % f.period * f.channels;
-        const T *w = p.w + first, *b = p.b + first;
+        const T* w = p.w + first;
         T *to_w = dw + first, *to_b = db + first;
         const T r = 1 / std::sqrt(p.var[k] + static_cast<T>(f.eps));
         const Vec<T> mean = all(p.mean[k]), rs = all(r), by_n = all(1 / static_cast<T>(n));
-        const T* came = Acted ? out : g;
+        if constexpr (A != Act::none) {
+            pass_row<A, T>(f, g, a, mean, r, w, p.b + first, out);
+            g = out;
+        }
         const auto finish = [&](std::int64_t at, auto width, const Vec<T>& scaled, const Vec<T>& less,
                                 const Vec<T>& slope) TL_ALWAYS {
             const Vec<T> h = (take(a + at, width) - mean) * rs;
@@ -94,12 +123,8 @@ static void normalize_dx(const Norm& f, std::int64_t from, std::int64_t to, cons
             row.each([&](std::int64_t at, auto width, int s) TL_ALWAYS {
                 look_ahead(row, a + at);
                 look_ahead(row, g + at);
-                const Vec<T> h = (take(a + at, width) - mean) * rs;
-                Vec<T> d = take(g + at, width);
-                if constexpr (Acted) {
-                    d = passed<A, T>(d, of_element(a, w, b, at, width, mean, rs));
-                    put(out + at, width, d);
-                }
+                if constexpr (Added) look_ahead(row, more + at);
+                const Vec<T> h = (take(a + at, width) - mean) * rs, d = take(g + at, width);
                 const Vec<T> v = d * take(w + at, width);
                 sums[s] += v;
                 inner[s] += v * h;
@@ -108,21 +133,16 @@ static void normalize_dx(const Norm& f, std::int64_t from, std::int64_t to, cons
             });
             const Vec<T> less = row.join(sums, Plus{}) * by_n * rs, slope = row.join(inner, Plus{}) * by_n * rs;
             on_lines(n, out).each([&](std::int64_t at, auto width, int) TL_ALWAYS {
-                finish(at, width, take(came + at, width) * take(w + at, width) * rs, less, slope);
+                finish(at, width, take(g + at, width) * take(w + at, width) * rs, less, slope);
             });
             continue;
         }
         T sum = 0, inner = 0;
         for (std::int64_t c = 0; c < f.channels; ++c) {
             const std::int64_t start = c * f.inner;
-            const Vec<T> scale = all(r * w[c]), shift = all(b[c]);
             Vec<T> sums[places] = {}, products[places] = {};
             channel.each([&](std::int64_t at, auto width, int s) TL_ALWAYS {
-                Vec<T> d = take(g + start + at, width);
-                if constexpr (Acted) {
-                    d = passed<A, T>(d, of_channel(a + start, at, width, mean, scale, shift));
-                    put(out + start + at, width, d);
-                }
+                const Vec<T> d = take(g + start + at, width);
                 sums[s] += d;
                 products[s] += d * ((take(a + start + at, width) - mean) * rs);
             });
@@ -137,7 +157,7 @@ static void normalize_dx(const Norm& f, std::int64_t from, std::int64_t to, cons
             const std::int64_t start = c * f.inner;
             const Vec<T> scale = all(w[c]) * rs;
             channel.each([&](std::int64_t at, auto width, int) TL_ALWAYS {
-                finish(start + at, width, take(came + start + at, width) * scale, less, slope);
+                finish(start + at, width, take(g + start + at, width) * scale, less, slope);
             });
         }
     }
