@@ -28,7 +28,9 @@ KEEP_MEMORY = {
 # what each column is: the library, and how it is used
 LIBS: dict[str, dict[str, Any]] = {
     "tensorlite": {"module": "tensorlite"},
+    "tensorlite_compiled": {"module": "tensorlite", "compile": True},
     "tensorlite_nhwc": {"module": "tensorlite", "channels_last": True},
+    "tensorlite_nhwc_compiled": {"module": "tensorlite", "channels_last": True, "compile": True},
     "torch": {"module": "torch"},
     "torch_fused": {"module": "torch", "optimizer": {"fused": True}},
     "torch_nhwc": {"module": "torch", "optimizer": {"fused": True}, "channels_last": True},
@@ -38,8 +40,21 @@ LIBS: dict[str, dict[str, Any]] = {
 }
 
 
+def same(workload: str, phase: str, lib: str) -> str:
+    """The first column that does the same: a layout is one of pictures, an optimizer is there to train."""
+    how = set(LIBS[lib]) - {"module"}
+    if phase == "infer":
+        how -= {"optimizer"}
+    if not load("workloads").find(workload).pictures:
+        how -= {"channels_last"}
+    other = {"module": LIBS[lib]["module"], **{key: LIBS[lib][key] for key in how}}
+    return next(name for name, known in LIBS.items() if known == other or name == lib)
+
+
 def load(name: str) -> Any:
     """A file of ``tensorlite.bench``, without its package."""
+    if f"bench_{name}" in sys.modules:
+        return sys.modules[f"bench_{name}"]
     spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     if spec is None or spec.loader is None:
         raise ImportError(f"{BENCH / name}.py: cannot be loaded")
@@ -53,6 +68,12 @@ def keep_to(threads: int) -> None:
     """Run on so many processors, where the system can hold a process to some: some libraries ask nothing else."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def roofs() -> dict[str, Any]:
+    """By kind of work the op that shows what the machine can do."""
+    ops = load("ops")
+    return {kind: ops.ROWS[name] for kind, name in ops.ROOFS.items()}
 
 
 def versions(lib: Any) -> dict[str, str]:
@@ -74,8 +95,12 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if importlib.util.find_spec(name) is None:
         return {"status": "not installed", "reason": name}
     keep_to(job["threads"])
-    workload, steps = load("workloads").WORKLOADS[job["workload"]], load("steps")
+    steps = load("steps")
     lib = importlib.import_module(name)
+    if job.get("roofs"):
+        lib.set_num_threads(job["threads"])
+        return {"status": "ok", "rates": steps.best_rates(lib, roofs(), job["seconds"], job.get("small", False))}
+    workload, memory = load("workloads").find(job["workload"]), steps.Memory()
     phase, small, seed = job["phase"], job.get("small", False), job.get("seed", 0)
     if name == "jax":
         from benchmarks.peers import jax_steps
@@ -88,7 +113,11 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             return {"status": "not available", "reason": ", ".join(missing), "versions": versions(lib)}
         step, batches = steps.prepare(lib, workload, phase, seed, small, **how)
         ready = None
+    memory.begin()
     found = steps.measure(step, batches, phase, job["seconds"], ready)
+    found["peak_mb"] = memory.peak(sum(int(a.nbytes) for batch in batches for a in batch))
+    if name == "tensorlite" and how.get("compile"):
+        found["moved"] = sum(part.nbytes for one in step.plan.steps for part in one.parts())
     others = sorted({"tensorlite", "torch", "jax"} & set(sys.modules) - {name})
     return {"status": "ok", **found, "versions": versions(lib), "also_loaded": others}
 

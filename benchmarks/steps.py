@@ -1,10 +1,12 @@
 """Training and inference steps of whole models beside other libraries.
 
-    python -m benchmarks steps [--workloads mlp_b32,vae] [--libs tensorlite,torch,jax] [--rounds 3] [--plot FILE]
+    python -m benchmarks steps [--workloads mlp_b32,vae] [--libs tensorlite,torch,jax] [--rounds 3] [--bars]
+                               [--plot FILE]
 
-Every figure comes from fresh processes in turn, library after library. Exit status 1 when a process failed, 2 for
-arguments that make no sense. A library that is not installed, or a workload whose parts a library does not have, is
-skipped, and the table says so.
+Every figure comes from fresh processes in turn, library after library. Below the milliseconds a second table says how
+many times as fast our best (compiled) is as the best of the peers as they are installed, and what that takes of the
+machine. Exit status 1 when a process failed or, with --bars, a bar was missed, 2 for arguments that make no sense. A
+library that is not installed, or a workload whose parts a library does not have, is skipped, and the table says so.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from benchmarks.child import LIBS
-from tensorlite.bench import chart, harness, report
+from benchmarks.child import LIBS, same
+from tensorlite.bench import bars, chart, harness, report
 from tensorlite.bench.steps import PHASES
 from tensorlite.bench.workloads import WORKLOADS
 from tensorlite.errors import DataError
@@ -24,7 +26,9 @@ from tensorlite.utils.data.files import check_writable
 from tensorlite.utils.extras import MissingExtraError, require
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_LIBS = "tensorlite,torch,torch_fused,jax"
+DEFAULT_LIBS = (
+    "tensorlite,tensorlite_compiled,tensorlite_nhwc_compiled,torch,torch_fused,torch_nhwc,torch_kept,torch_compile,jax"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,8 +56,11 @@ def main(argv: list[str] | None = None) -> int:
         small=args.small,
         folder=ROOT,
         say=lambda line: print(line, file=sys.stderr, flush=True),
+        fits=lambda workload, phase, lib: same(workload, phase, lib) in (lib, *skipped(args.libs)),
+        roofs=[lib for lib in ("tensorlite", "torch") if any(name.startswith(lib) for name in args.libs)],
     )
-    print(report.table(found))
+    found["summary"] = bars.summary(found)
+    print(f"{report.table(found)}\n\n{bars.table(found['summary'])}")
     report.save(found, out)
     print(f"wrote {out}")
     if args.plot and found["results"]:
@@ -61,7 +68,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"wrote {args.plot}")
     if found.get("interrupted"):
         return 130
-    return 1 if any(result["status"] == "failed" for result in found["results"]) else 0
+    missed = args.bars and bars.misses(found["summary"])
+    return 1 if missed or any(result["status"] == "failed" for result in found["results"]) else 0
+
+
+def skipped(libs: list[str]) -> list[str]:
+    """Columns that nobody asked for: others may stand for them."""
+    return [lib for lib in LIBS if lib not in libs]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -87,6 +100,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=above(int), default=3, help="fresh processes for each figure")
     parser.add_argument("--seconds", type=above(float), default=1.0, help="measured in each process")
     parser.add_argument("--threads", type=above(int), default=2, help="of every library")
+    parser.add_argument("--bars", action="store_true", help="exit status 1 when a bar is missed")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/steps-DATE.json")
     parser.add_argument("--plot", type=Path, help="a chart: a .png, .svg or .pdf file")
     parser.add_argument("--small", action="store_true", help="tiny sizes: to try the benchmark, not to measure")

@@ -13,8 +13,8 @@ import pytest
 
 import tensorlite as tl
 from benchmarks import __main__ as command, child, steps as script
-from tensorlite.bench import chart, harness, report, steps
-from tensorlite.bench.workloads import WORKLOADS
+from tensorlite.bench import bars, chart, harness, report, steps
+from tensorlite.bench.workloads import WORKLOADS, find
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = [sys.executable, "-m", "benchmarks.child"]
@@ -124,8 +124,12 @@ def found():
 
 def with_peer(found, factor=2.0, **changes):
     """The report as if a peer had been measured too, that many times slower."""
-    theirs = [{**r, "lib": "torch", "ms": r["ms"] * factor, **changes} for r in found["results"]]
-    return {**found, "results": [x for pair in zip(found["results"], theirs) for x in pair]}
+    theirs = [
+        {**r, "lib": "torch", "ms": r["ms"] * factor, "medians": [factor * m for m in r["medians"]], **changes}
+        for r in found["results"]
+    ]
+    both = [x for pair in zip(found["results"], theirs) for x in pair]
+    return {**found, "libs": ["tensorlite", "torch"], "results": both}
 
 
 def test_the_report_says_all(found):
@@ -153,7 +157,7 @@ def test_table(found, tmp_path):
     text = report.table(with_peer(found))
     lines = [line.split() for line in text.splitlines()]
     assert lines[1][:2] == ["tensorlite", "torch"] and lines[2][:2] == ["mlp_b32", "train"]
-    assert lines[2][-2:] == ["0.50", "torch"] and found["machine"]["cpu"] in text and "tiny sizes" in text
+    assert lines[2][-2:] == ["2.00", "torch"] and found["machine"]["cpu"] in text and "tiny sizes" in text
     assert report.table(found).splitlines()[2].split()[-2:] == ["-", "-"]  # nobody to compare with
     worse = with_peer(found, trained=False, loss_start=1.0, loss_end=2.0)
     assert "mlp_b32 train torch: the loss did not fall: 1.0000 to 2.0000" in report.table(worse)
@@ -258,7 +262,8 @@ def test_the_child_says_what_a_library_lacks(monkeypatch):
     assert child.run(job) == {"status": "not installed", "reason": "no_such_library"}
     monkeypatch.setitem(child.LIBS, "tensorlite", {"module": "tensorlite"})
     lacking = types.SimpleNamespace(missing=lambda lib: ["nn.LSTM"])
-    monkeypatch.setattr(child, "load", lambda name: types.SimpleNamespace(WORKLOADS={"vae": lacking}))
+    loaded = types.SimpleNamespace(find=lambda name: lacking, Memory=steps.Memory)
+    monkeypatch.setattr(child, "load", lambda name: loaded)
     monkeypatch.setattr(tl, "set_num_threads", lambda n: None)
     assert child.run(job)["status"] == "not available"
 
@@ -266,11 +271,21 @@ def test_the_child_says_what_a_library_lacks(monkeypatch):
 # ---- the command
 def test_the_command_from_end_to_end(tmp_path, capsys):
     plot, out = tmp_path / "p.png", tmp_path / "o.json"
-    given = f"--workloads mlp_b32 --phases infer --libs tensorlite --small --rounds 1 --seconds 0.01 --out {out}"
+    libs = "tensorlite,tensorlite_compiled,tensorlite_nhwc_compiled"
+    given = f"--workloads mlp_b32 --phases infer --libs {libs} --small --rounds 1 --seconds 0.01 --out {out}"
     assert command.main(["steps", *given.split(), "--plot", str(plot)]) == 0
     printed = capsys.readouterr()
-    assert "mlp_b32    infer" in printed.out and str(plot) in printed.out and "[1/1] mlp_b32" in printed.err
-    assert json.loads(out.read_text())["small"] is True and plot.read_bytes().startswith(b"\x89PNG")
+    assert "mlp_b32    infer" in printed.out and str(plot) in printed.out and "[2/2] mlp_b32" in printed.err
+    assert "missed: mlp_b32 infer: - times as fast as nobody; wanted 1.3" in printed.out
+    got = json.loads(out.read_text())
+    assert got["small"] is True and plot.read_bytes().startswith(b"\x89PNG")
+    assert set(got["roofs"]) == {"flops", "bytes"} and got["roofs"]["flops"]["roof"] > 0
+    ((compiled,), (row,)) = [r for r in got["results"] if r["lib"] == "tensorlite_compiled"], got["summary"]
+    assert compiled["moved"] > 4 * 8 * 12 and compiled["first"] > compiled["min"]
+    assert row["ours"] == "tensorlite_compiled" and row["reached"] is False and row["gemm_share"] is None
+    if sys.platform == "linux":
+        assert 0 <= compiled["peak_mb"] < 200
+    assert command.main(["steps", *given.split(), "--bars"]) == 1
 
 
 def test_a_failed_process_is_exit_status_1(tmp_path, capsys, monkeypatch):
@@ -308,6 +323,66 @@ def test_commands_of_the_package(capsys):
     with pytest.raises(SystemExit):
         command.main(["overhead", "--help"])
     assert "--check" in capsys.readouterr().out
+
+
+# ---- the bars
+def measured(ms, lib="tensorlite_compiled", **more):
+    return dict(workload="cnn_b32", phase="train", lib=lib, status="ok", ms=ms, medians=[ms], gflop_per_s=50.0, **more)
+
+
+def test_our_best_compiled_stands_beside_the_best_peer_as_installed():
+    results = [
+        measured(1.0, "tensorlite"), measured(2.0, first=9.0, peak_mb=1.5), measured(1.5, "tensorlite_nhwc_compiled"),
+        measured(6.0, "torch"), measured(4.5, "torch_nhwc", first=30.0, peak_mb=None), measured(2.5, "torch_kept"),
+    ]  # fmt: skip
+    roofs = dict(flops=dict(roof=200.0), bytes=dict(roof=20.0))
+    found = dict(results=results, small=False, roofs=roofs)
+    (row,) = bars.summary(found)
+    assert (row["ours"], row["best"], row["speedup"], row["bar"], row["aim"]) == (
+        "tensorlite_nhwc_compiled", "torch_nhwc", 3.0, 2.5, 4.0
+    )  # fmt: skip
+    assert row["reached"] and row["gemm_share"] == 0.25 and row["kept"] == 2.5 / 1.5 and row["eager"] == 1 / 1.5
+    assert "yes" in bars.table([row]) and "1 of 1 bars reached" in bars.table([row]) and not bars.misses([row])
+    results[2]["ms"], results[2]["moved"], results[4]["medians"] = 1.9, 19e6, [1.5]
+    (row,) = bars.summary(found)
+    assert row["low"] == 1.0 and row["moved_share"] == pytest.approx(0.5)
+    assert row["reached"] is False and bars.misses([row]) == [row]
+    assert "missed: cnn_b32 train: 2.37 times as fast as torch_nhwc; wanted 2.5" in bars.table([row])
+
+
+def test_every_bar_is_one_of_a_workload():
+    assert {name for name, _ in bars.BARS} == set(WORKLOADS) and {p for _, p in bars.BARS} == set(steps.PHASES)
+    assert all(aim is None or aim >= bar for bar, aim in bars.BARS.values())
+
+
+def test_columns_that_say_the_same():
+    assert child.same("cnn_b32", "train", "torch_nhwc") == child.same("cnn_b32", "infer", "torch_nhwc") == "torch_nhwc"
+    assert child.same("mlp_b32", "train", "torch_nhwc") == "torch_fused"
+    assert child.same("mlp_b32", "infer", "torch_nhwc") == child.same("vae", "infer", "torch_fused") == "torch"
+    assert child.same("lstm_seq", "train", "tensorlite_nhwc_compiled") == "tensorlite_compiled"
+    assert all(child.same(w, p, "torch_kept") == "torch_kept" for w in WORKLOADS for p in steps.PHASES)
+    assert all(child.same("cnn_b32", "train", lib) == lib for lib in child.LIBS)
+    assert script.skipped(["torch"]) == [lib for lib in child.LIBS if lib != "torch"]
+
+
+def test_a_workload_of_other_sizes():
+    other = find("cnn_b32@batch=8;widths=(4,4,4,4)")
+    assert other.name == "cnn_b32@batch=8;widths=(4,4,4,4)" and other.sizes["widths"] == (4, 4, 4, 4)
+    assert other.gflop("train") < find("cnn_b32").gflop("train") / 4 and WORKLOADS["cnn_b32"].sizes["batch"] == 32
+    with pytest.raises(ValueError, match="got deep; wanted some of batch"):
+        find("cnn_b32@deep=8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells")
+def test_memory_counts_from_where_it_begins():
+    memory = steps.Memory()
+    data = np.ones(2**24)  # 128 MB, which are gone when it begins
+    del data
+    memory.begin()
+    if not memory.known:
+        pytest.skip("this system does not let the mark be put back")
+    kept = np.ones(2**22)  # 32 MB
+    assert 30 < memory.peak() < 60 and memory.peak(kept.nbytes) < 28
 
 
 # ---- peers

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tensorlite.bench.report import OURS, describe, ratio, rows
+from tensorlite.bench.bars import OURS, our_best, rows, speedup
+from tensorlite.bench.report import describe
 from tensorlite.io.files import atomic
 from tensorlite.utils.extras import require
 
 COLOURS = {
     OURS: "#2a6fbb",
+    "tensorlite_compiled": "#123a66",
     "tensorlite_nhwc": "#7fb2e5",
+    "tensorlite_nhwc_compiled": "#3f8f9f",
     "torch": "#d1605e",
     "torch_fused": "#e59a98",
     "torch_nhwc": "#b58a3c",
@@ -21,7 +24,7 @@ INK = "#444444"
 
 
 def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
-    """Bars of milliseconds a step on a logarithmic scale, a panel for each phase, with our ratio to the best peer.
+    """Bars of milliseconds a step on a logarithmic scale, a panel for each phase, with the best peer's time over ours.
 
     Raises:
         MissingExtraError: without matplotlib, which the extra ``examples`` installs.
@@ -29,7 +32,7 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
     figures = require("matplotlib.figure", "examples", "a chart")
     found = rows(report)
     phases = list(dict.fromkeys(phase for _, phase, _ in found))
-    libs = [lib for lib in dict.fromkeys(r["lib"] for r in report["results"]) if _measured(report, lib)]
+    libs = [lib for lib in report["libs"] if _measured(report, lib)]
     height = 1.6 + 0.16 * max(len(libs), 2) * max(sum(phase == p for _, phase, _ in found) for p in phases)
     figure = figures.Figure(figsize=(5.2 * len(phases) + 0.8, height), layout="constrained", dpi=150)
     figure.supxlabel(describe(report), fontsize=6, color=INK, wrap=True)
@@ -39,7 +42,7 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
         mine = [(workload, by_lib) for workload, p, by_lib in found if p == phase]
         for k, lib in enumerate(libs):
             at = [y + (k - (len(libs) - 1) / 2) * width for y in range(len(mine))]
-            shown = [(y, by_lib[lib]) for y, (_, by_lib) in zip(at, mine) if by_lib[lib]["status"] == "ok"]
+            shown = [(y, by_lib[lib]) for y, (_, by_lib) in zip(at, mine) if by_lib.get(lib, {}).get("status") == "ok"]
             ms = [r["ms"] for _, r in shown]
             spread = [[r["ms"] - r["q1"] for _, r in shown], [r["q3"] - r["ms"] for _, r in shown]]
             spread = [[max(v, 0) for v in side] for side in spread]
@@ -47,13 +50,11 @@ def draw(report: dict[str, Any], path: str | os.PathLike) -> None:
                 [y for y, _ in shown], ms, width, xerr=spread, label=lib, color=COLOURS.get(lib, "#999999"),
                 error_kw={"lw": 0.6, "ecolor": INK},
             )  # fmt: skip
-            if lib == OURS:
-                for y, (_, by_lib) in zip(at, mine):
-                    share = ratio(by_lib)
-                    text = f" {share:.2f}" if share is not None else ""
-                    if by_lib[lib]["status"] == "ok":
-                        axes.annotate(text, (by_lib[lib]["q3"], y), va="center", fontsize=6, color=INK)
-        axes.set_title(f"{phase}, milliseconds a step; beside our bars: ours / best peer", fontsize=8, color=INK)
+            for y, (_, by_lib) in zip(at, mine):
+                best, times = our_best(by_lib), speedup(by_lib)
+                if times is not None and best and best["lib"] == lib:
+                    axes.annotate(f" {times:.2f}", (best["q3"], y), va="center", fontsize=6, color=INK)
+        axes.set_title(f"{phase}, milliseconds a step; beside our best: the best peer's / ours", fontsize=8, color=INK)
         axes.set_yticks(range(len(mine)), [workload for workload, _ in mine], fontsize=8)
         axes.set_ylim(len(mine) - 0.5, -0.5)
         axes.set_xscale("log")

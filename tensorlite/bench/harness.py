@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tensorlite.bench.workloads import WORKLOADS
+from tensorlite.bench.workloads import find
 
 TIME_LIMIT = 600.0  # seconds for one process beyond those it measures
 
@@ -29,6 +29,8 @@ def run(
     small: bool = False,
     folder: str | os.PathLike | None = None,
     say: Callable[[str], Any] = lambda line: None,
+    fits: Callable[[str, str, str], bool] = lambda workload, phase, lib: True,
+    roofs: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure every workload and phase in every library, the libraries alternating, each in a process of its own.
 
@@ -41,10 +43,13 @@ def run(
         small: tiny sizes, to try the harness.
         folder: where the processes start.
         say: told of each process in one line.
+        fits: whether a workload and phase are worth measuring in a library; the others are left out.
+        roofs: libraries that tell the machine's roofs, each in a process of its own, before all else.
 
     Returns:
         The report: date, machine, versions and ``results``, a dict for each workload, phase and library with the
-        rounds' own figures. A process that failed has the status "failed" and its last line as ``reason``.
+        rounds' own figures; ``roofs``, by kind what each library reached and the best of them. A process that failed
+        has the status "failed" and its last line as ``reason``.
     """
     report: dict[str, Any] = {
         "kind": "steps",
@@ -55,16 +60,22 @@ def run(
         "rounds": rounds,
         "seconds": seconds,
         "small": small,
+        "libs": list(libs),
         "results": [],
     }
     absent: dict[str, str] = {}
-    total, done = len(workloads) * len(phases) * len(libs) * rounds, 0
+    fitting = {(w, p): [lib for lib in libs if fits(w, p, lib)] for w in workloads for p in phases}
+    total, done = sum(map(len, fitting.values())) * rounds, 0
     try:
+        report["roofs"] = _roofs(
+            {lib: one(command, dict(roofs=True, lib=lib, seconds=seconds, threads=threads, small=small), folder,
+                      threads, seconds) for lib in roofs}, say
+        )  # fmt: skip
         for workload in workloads:
             for phase in phases:
-                found: dict[str, list[dict]] = {lib: [] for lib in libs}
+                found: dict[str, list[dict]] = {lib: [] for lib in fitting[workload, phase]}
                 for k in range(rounds):
-                    for lib in libs:
+                    for lib in found:
                         done += 1
                         if lib in absent or (found[lib] and found[lib][-1]["status"] != "ok"):
                             continue  # it would say the same again
@@ -76,7 +87,7 @@ def run(
                         if got["status"] == "not installed":
                             absent[lib] = got["reason"]
                             say(f"{lib}: {got['reason']} is not installed; skipped")
-                for lib in libs:
+                for lib in found:
                     parts = found[lib] or [{"status": "not installed", "reason": absent[lib]}]
                     report["results"].append(together(workload, phase, lib, parts, small))
     except KeyboardInterrupt:
@@ -120,8 +131,13 @@ def together(workload: str, phase: str, lib: str, parts: list[dict], small: bool
     if result["status"] != "ok":
         return {**result, "reason": parts[-1]["reason"]}
     middle = statistics.median(part["median"] for part in parts)
-    gflop = WORKLOADS[workload].gflop(phase, small)
-    result |= {
+    gflop = find(workload).gflop(phase, small)
+    known = {
+        key: statistics.median(values)
+        for key in ("first", "peak_mb", "moved")
+        if (values := [part[key] for part in parts if part.get(key) is not None])
+    }
+    result |= known | {
         "ms": middle,
         "min": min(part["min"] for part in parts),
         "q1": statistics.median(part["q1"] for part in parts),
@@ -134,6 +150,18 @@ def together(workload: str, phase: str, lib: str, parts: list[dict], small: bool
         result |= {key: statistics.median(part[key] for part in parts) for key in ("loss_start", "loss_end")}
         result["trained"] = result["loss_end"] < result["loss_start"]
     return {**result, "rounds": parts}
+
+
+def _roofs(found: dict[str, dict], say: Callable[[str], Any]) -> dict[str, dict[str, float]]:
+    """For each kind of work what each library reached in billions a second, and the best of them as ``roof``."""
+    roofs: dict[str, dict[str, float]] = {}
+    for lib, got in found.items():
+        if got["status"] != "ok":
+            say(f"roofs {lib}: {_line(got)}")
+            continue
+        for kind, rate in got["rates"].items():
+            roofs.setdefault(kind, {})[lib] = rate
+    return {kind: {**rates, "roof": max(rates.values())} for kind, rates in roofs.items()}
 
 
 def _line(found: dict[str, Any]) -> str:

@@ -7,31 +7,11 @@ import os
 import statistics
 from typing import Any
 
+from tensorlite.bench import bars
 from tensorlite.io.files import atomic
 
-OURS = "tensorlite"
 QUIET = 0.2  # cores that other programs may keep busy before the figures say little
 SHORT = {"not available": "n/a", "not installed": "-", "failed": "FAILED"}
-
-
-def rows(report: dict[str, Any]) -> list[tuple[str, str, dict[str, dict]]]:
-    """(workload, phase, result by library), in the order in which they were measured."""
-    found: dict[tuple[str, str], dict[str, dict]] = {}
-    for result in report["results"]:
-        found.setdefault((result["workload"], result["phase"]), {})[result["lib"]] = result
-    return [(*key, by_lib) for key, by_lib in found.items()]
-
-
-def best_peer(by_lib: dict[str, dict]) -> dict[str, Any] | None:
-    """The quickest result that is not ours."""
-    peers = [r for lib, r in by_lib.items() if not lib.startswith(OURS) and r["status"] == "ok"]
-    return min(peers, key=lambda r: r["ms"], default=None)
-
-
-def ratio(by_lib: dict[str, dict]) -> float | None:
-    """Our time over the best peer's: below 1 we are faster. None where one of the two is missing."""
-    ours, best = by_lib.get(OURS), best_peer(by_lib)
-    return ours["ms"] / best["ms"] if ours and best and ours["status"] == "ok" else None
 
 
 def other_cores(report: dict[str, Any]) -> float | None:
@@ -43,23 +23,27 @@ def other_cores(report: dict[str, Any]) -> float | None:
 
 def table(report: dict[str, Any]) -> str:
     """Milliseconds a step, a line for each workload and phase, and below them what could not be measured and why."""
-    libs = list(dict.fromkeys(result["lib"] for result in report["results"]))
+    measured = {result["lib"] for result in report["results"]}
+    libs = [lib for lib in report["libs"] if lib in measured]
     lines, notes = [], []
-    head = [f"{'':10s} {'':5s}", *(f"{lib:>13s}" for lib in libs), f"{'GFLOP/s':>8s}", f"{'ratio':>6s}", "best peer"]
-    lines.append(" ".join(head))
-    for workload, phase, by_lib in rows(report):
+    wide = [max(len(lib), 9) for lib in libs]
+    head = [f"{'':10s} {'':5s}", *(f"{lib:>{w}s}" for lib, w in zip(libs, wide)), f"{'GFLOP/s':>8s}", f"{'times':>6s}"]
+    lines.append(" ".join([*head, "best peer"]))
+    for workload, phase, by_lib in bars.rows(report):
         cells = [f"{workload:10s} {phase:5s}"]
-        for lib in libs:
-            result = by_lib[lib]
-            cells.append(f"{_cell(result):>13s}")
+        for lib, w in zip(libs, wide):
+            result = by_lib.get(lib)
+            cells.append(f"{_cell(result) if result else '':>{w}s}")
+            if result is None:
+                continue  # it would be the same as another column
             if result["status"] in ("not available", "failed"):
                 notes.append(f"{workload} {phase} {lib}: {result['status']}: {result['reason']}")
             elif result["status"] == "ok" and phase == "train" and not result["trained"]:
                 start, end = result["loss_start"], result["loss_end"]
                 notes.append(f"{workload} {phase} {lib}: the loss did not fall: {start:.4f} to {end:.4f}")
-        ours, best, share = by_lib.get(OURS), best_peer(by_lib), ratio(by_lib)
-        cells.append(f"{ours['gflop_per_s']:8.1f}" if ours and ours["status"] == "ok" else "       -")
-        cells.append("     -" if share is None else f"{share:6.2f}")
+        ours, best, times = bars.our_best(by_lib), bars.best_peer(by_lib), bars.speedup(by_lib)
+        cells.append(f"{ours['gflop_per_s']:8.1f}" if ours else "       -")
+        cells.append("     -" if times is None else f"{times:6.2f}")
         cells.append("-" if best is None else best["lib"])
         lines.append(" ".join(cells))
     if (busy := other_cores(report)) is not None and busy > QUIET:
@@ -67,7 +51,7 @@ def table(report: dict[str, Any]) -> str:
     absent = {r["lib"]: r["reason"] for r in report["results"] if r["status"] == "not installed"}
     notes += [f"{lib}: skipped, {reason} is not installed" for lib, reason in absent.items()]
     caption = (
-        f"milliseconds a step, median of {report['rounds']} alternating processes; ratio: {OURS} / best peer; "
+        f"milliseconds a step, median of {report['rounds']} alternating processes; times: the best peer's / our best; "
         f"{describe(report)}"
     )
     return "\n".join([caption, *lines, *notes])

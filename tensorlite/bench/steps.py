@@ -75,6 +75,21 @@ def inference(lib: Any, task: Any, settings: dict[str, Any]) -> Callable[[tuple]
     return step
 
 
+def best_rates(lib: Any, rows: dict[str, Any], seconds: float, small: bool = False) -> dict[str, float]:
+    """For each kind of work the billions a second of the quickest call, each tried for so many seconds."""
+    rates = {}
+    for kind, row in rows.items():
+        call = row.make(lib, **row.sized(small)).call
+        call()
+        least, until = math.inf, time.perf_counter() + seconds
+        while math.isinf(least) or time.perf_counter() < until:
+            start = time.perf_counter()
+            call()
+            least = min(least, time.perf_counter() - start)
+        rates[kind] = row.amount(small) / least
+    return rates
+
+
 def measure(
     step: Callable[[tuple], Any],
     batches: Sequence[tuple],
@@ -131,6 +146,35 @@ def measure(
         "own_cores": own,
         "other_cores": other,
     }
+
+
+class Memory:
+    """The most resident memory of this process beyond what it had when this was made, where Linux tells."""
+
+    def __init__(self) -> None:
+        self.before, self.known = self._read("VmRSS"), False
+
+    @staticmethod
+    def _read(name: str) -> float | None:
+        if not os.path.exists("/proc/self/status"):
+            return None
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            found = [line for line in status if line.startswith(name + ":")]
+        return int(found[0].split()[1]) / 1024 if found else None
+
+    def begin(self) -> None:
+        """Count from here on: what was needed before to make data does not matter."""
+        try:
+            with open("/proc/self/clear_refs", "w", encoding="ascii") as refs:
+                refs.write("5")
+            self.known = self.before is not None
+        except OSError:
+            pass
+
+    def peak(self, data: int = 0) -> float | None:
+        """In MB, less so many bytes of data; None where the system does not tell."""
+        most = self._read("VmHWM") if self.known else None
+        return None if most is None or self.before is None else max(most - self.before - data / 2**20, 0.0)
 
 
 class Busy:

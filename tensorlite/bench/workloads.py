@@ -5,8 +5,9 @@ Nothing here imports a library of tensors: the caller hands over ``tensorlite`` 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +43,11 @@ class Workload:
     def sized(self, small: bool = False) -> dict[str, Any]:
         return self.sizes | self.small if small else self.sizes
 
+    @property
+    def pictures(self) -> bool:
+        """Whether it has any, so that their layout matters."""
+        return len(self.sizes.get("shape", ())) == 3
+
     def missing(self, lib: Any) -> list[str]:
         """Those of ``needs`` that the library does not have."""
         return [name for name in self.needs if not _has(lib, name)]
@@ -69,6 +75,18 @@ def _has(lib: Any, name: str) -> bool:
 
 
 WORKLOADS: dict[str, Workload] = {}
+
+
+def find(name: str) -> Workload:
+    """The workload of this name; ``cnn_b32@batch=8;widths=(8,8,8,8)`` is one with other sizes."""
+    base, _, changes = name.partition("@")
+    workload = WORKLOADS[base]
+    if not changes:
+        return workload
+    sizes = {key: ast.literal_eval(value) for key, value in (part.split("=") for part in changes.split(";"))}
+    if unknown := sorted(set(sizes) - set(workload.sizes)):
+        raise ValueError(f"{name}: got {', '.join(unknown)}; wanted some of {', '.join(workload.sizes)}")
+    return replace(workload, name=name, sizes=workload.sizes | sizes)
 
 
 def _add(name: str, title: str, build: Any, data: Any, flops: Any, sizes: dict, small: dict, *needs: str) -> None:
