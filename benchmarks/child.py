@@ -70,6 +70,18 @@ def keep_to(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
+def digits(lib: Any, job: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
+    """One training of the headline; ``cold`` are the seconds from the start of the process to its first step."""
+    from benchmarks.digits import read, train
+
+    workload = load("workloads").find("cnn_b32")
+    sizes = workload.sizes | ({"widths": (8, 8, 8, 16)} if job.get("small") else {})
+    found = train(
+        lib, lambda lib: workload.build(lib, **sizes).model, read(job["data"]), job["seed"], job["digits"], how
+    )
+    return {**found, "cold": found.pop("first") - job["started"]}
+
+
 def roofs() -> dict[str, Any]:
     """By kind of work the op that shows what the machine can do."""
     ops = load("ops")
@@ -100,6 +112,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     if job.get("roofs"):
         lib.set_num_threads(job["threads"])
         return {"status": "ok", "rates": steps.best_rates(lib, roofs(), job["seconds"], job.get("small", False))}
+    if "digits" in job:
+        lib.set_num_threads(job["threads"])
+        return {"status": "ok", **digits(lib, job, how), "versions": versions(lib)}
     workload, memory = load("workloads").find(job["workload"]), steps.Memory()
     phase, small, seed = job["phase"], job.get("small", False), job.get("seed", 0)
     if name == "jax":

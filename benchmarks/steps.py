@@ -83,17 +83,6 @@ def arguments() -> argparse.ArgumentParser:
         "python -m benchmarks steps", description=(__doc__ or "").split("\n", 1)[0], epilog="see also --list"
     )
 
-    def some(known: Iterable[str]) -> Callable[[str], list[str]]:
-        names = list(known)
-
-        def chosen(text: str) -> list[str]:
-            wanted = names if text == "all" else list(dict.fromkeys(text.split(",")))
-            if unknown := [name for name in wanted if name not in names]:
-                raise argparse.ArgumentTypeError(f"got {', '.join(unknown)}; wanted some of {', '.join(names)}, or all")
-            return wanted
-
-        return chosen
-
     parser.add_argument("--workloads", type=some(WORKLOADS), default="all", help="some, with commas between, or all")
     parser.add_argument("--phases", type=some(PHASES), default="all", help="train, infer or all")
     parser.add_argument("--libs", type=some(LIBS), default=DEFAULT_LIBS, help=f"default: {DEFAULT_LIBS}")
@@ -106,6 +95,19 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--small", action="store_true", help="tiny sizes: to try the benchmark, not to measure")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     return parser
+
+
+def some(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """The type of an argument that is some of these names, with commas between, or all."""
+    names = list(known)
+
+    def chosen(text: str) -> list[str]:
+        wanted = names if text == "all" else list(dict.fromkeys(text.split(",")))
+        if unknown := [name for name in wanted if name not in names]:
+            raise argparse.ArgumentTypeError(f"got {', '.join(unknown)}; wanted some of {', '.join(names)}, or all")
+        return wanted
+
+    return chosen
 
 
 def above(kind: type) -> Callable[[str], float]:
