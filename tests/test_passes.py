@@ -141,9 +141,43 @@ def test_convolution_relu_and_pooling(channels, side, last):
     _same_bits(
         lambda: Net(fn, one=nn.Conv2d(channels, 8, 3, padding=1)).to(memory_format=layout),
         [x],
-        ["conv_relu_pool", "relu_pool_dx"],
+        ["conv_relu_pool"],
         ["conv2d", "relu", "max_pool2d", "pool_put", "relu_dx"],
     )
+
+
+@native
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_convolution_and_relu(last):
+    def fn(net, x):
+        return net.two(net.one(x).relu())
+
+    layout = tl.channels_last if last else tl.contiguous_format
+    x = _x(3, 5, 9, 8).contiguous(memory_format=layout)
+
+    def build():
+        return Net(fn, one=nn.Conv2d(5, 8, 3), two=nn.Conv2d(8, 4, 3)).to(memory_format=layout)
+
+    _same_bits(build, [x], ["conv_act"], ["relu"])
+
+
+@native
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_batch_norm_residual_and_relu(last):
+    def fn(net, x):
+        a = net.one_norm(net.one(x)).relu()
+        return (net.two_norm(net.two(a)) + net.short(a)).relu() + (net.three(a) + a).relu()
+
+    layout = tl.channels_last if last else tl.contiguous_format
+    x = _x(3, 5, 9, 8).contiguous(memory_format=layout)
+
+    def build():
+        parts = dict(one=nn.Conv2d(5, 8, 3), one_norm=nn.BatchNorm2d(8), two=nn.Conv2d(8, 8, 3, padding=1))
+        parts |= dict(two_norm=nn.BatchNorm2d(8), short=nn.BatchNorm2d(8), three=nn.BatchNorm2d(8, affine=False))
+        return Net(fn, **parts).to(memory_format=layout)
+
+    names = ["batch_norm_relu", "batch_norm_relu_dx", "batch_norm_add_relu", "batch_norm_add_relu_dx"]
+    _same_bits(build, [x], names, ["relu", "relu_dx"])
 
 
 @native

@@ -1,8 +1,8 @@
 // Batch normalisation: mean and variance of each channel over a batch, the same taken away, and the gradients; and
 // x * scale + shift of each channel, which is what is left of it in evaluation.
 //
-// For a later fusion the factories know more than their ops: with the constant `relu` the output is 0 where it would be
-// negative, with `residual` a tensor of x's shape is added before that. Their arrays are then
+// Each has two further forms: with `relu` the output is 0 where it would be negative, with `residual` a tensor of x's shape
+// is added before that. Their arrays are then
 //     batch_norm (x, w, b, running_mean, running_var, [residual], y, mean, var)
 //     batch_norm_dx (dy, x, mean, var, w, [y if relu], dx, dw, db, [d_residual])
 #include <cmath>
@@ -258,7 +258,20 @@ py::object scale_shift(py::tuple specs, py::tuple, py::dict constants) {
     return tl::is_double(specs[0]) ? make_scale<double>(b) : make_scale<float>(b);
 }
 
-const tl::Registrar kernels[] = {
-    {"batch_norm", batch_norm}, {"batch_norm_dx", batch_norm_dx}, {"scale_shift", scale_shift}};
+// A factory whose constants say what comes behind the norm.
+template <tl::Factory make, bool residual>
+py::object with_relu(py::tuple specs, py::tuple outs, py::dict constants) {
+    py::dict more = constants.attr("copy")();
+    more["relu"] = true, more["residual"] = residual;
+    return make(specs, outs, more);
+}
+
+const tl::Registrar kernels[] = {{"batch_norm", batch_norm},
+                                 {"batch_norm_dx", batch_norm_dx},
+                                 {"batch_norm_relu", with_relu<batch_norm, false>},
+                                 {"batch_norm_relu_dx", with_relu<batch_norm_dx, false>},
+                                 {"batch_norm_add_relu", with_relu<batch_norm, true>},
+                                 {"batch_norm_add_relu_dx", with_relu<batch_norm_dx, true>},
+                                 {"scale_shift", scale_shift}};
 
 }  // namespace

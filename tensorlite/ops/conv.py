@@ -310,12 +310,12 @@ def conv2d_dw_p(xp, x, dy, out, *, kernel, stride, padding, dilation, groups):
 
 
 # ---- the compiled kernels; none for sizes of 0
-def _any(*specs: Spec | None, **_: Any) -> bool:
+def not_empty(*specs: Spec | None, **_: Any) -> bool:
     return all(s.size for s in specs if s is not None)
 
 
 for _p in (conv2d_p, conv2d_dx_p, conv2d_dw_p):
-    _p.kernel("cpu", _p.op.name, when=_any, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cpu", _p.op.name, when=not_empty, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 def _beside(shape: tuple, *specs: Spec) -> Spec:
@@ -337,7 +337,7 @@ def conv2d_db_p(xp, dy, out):
 
 conv2d_db_p.spec(lambda dy: dy.like(dy.shape[1]))
 conv2d_db_p.grad(dy=lambda g, dy_spec: spread_p(g, shape=dy_spec.shape, dim=(0, 2, 3), keepdim=False))
-conv2d_db_p.kernel("cpu", "conv2d_db", when=_any, formats=(CONTIGUOUS, CHANNELS_LAST))
+conv2d_db_p.kernel("cpu", "conv2d_db", when=not_empty, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 @conv2d_db_p.cases

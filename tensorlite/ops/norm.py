@@ -379,7 +379,7 @@ def _(g, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
     return (*gradients(g, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps), None, None)
 
 
-def _of_channels(dy, x, mean, var, w, *, dim, shape, affine, eps):
+def of_channels(dy, x, mean, var, w, *others, dim, shape, affine, eps):
     """Whether this gradient is that of a batch norm."""
     return dy.format is x.format and dim == _batch_dims(x) and len(shape) == x.ndim > 1 and shape[1] == x.shape[1]
 
@@ -389,7 +389,7 @@ def _batch_dims(x: Spec) -> tuple:
 
 
 batch_norm_p.kernel("cpu", "batch_norm", formats=(CONTIGUOUS, CHANNELS_LAST))
-normalize_dx_p.kernel("cpu", "batch_norm_dx", when=_of_channels, formats=(CONTIGUOUS, CHANNELS_LAST))
+normalize_dx_p.kernel("cpu", "batch_norm_dx", when=of_channels, formats=(CONTIGUOUS, CHANNELS_LAST))
 
 
 @batch_norm_p.cases

@@ -6,7 +6,21 @@ the same bits. What lay between them is then no array any more.
 
 from __future__ import annotations
 
-from tensorlite.ops.conv_pool import HALVES, conv_relu_pool_p, relu_pool_dx_p, relu_pool_p
+from tensorlite.ops.batch_norm_act import (
+    batch_norm_add_relu_dx_p,
+    batch_norm_add_relu_p,
+    batch_norm_relu_dx_p,
+    batch_norm_relu_p,
+)
+from tensorlite.ops.conv_act import conv_act_p
+from tensorlite.ops.conv_pool import (
+    HALVES,
+    conv_relu_pool_dw_p,
+    conv_relu_pool_dx_p,
+    conv_relu_pool_p,
+    relu_pool_dx_p,
+    relu_pool_p,
+)
 from tensorlite.ops.linear_act import act_dx_p, linear_act_p, linear_add_p, linear_gelu_p
 from tensorlite.program.passes.graph import Graph, each, fused
 from tensorlite.program.plan import Plan
@@ -20,6 +34,10 @@ def run(plan: Plan) -> int:
     """Fold what can be folded; gives how many steps went away."""
     graph = Graph(plan)
     each(graph, _pool, "max_pool2d")
+    each(graph, _winners, "relu_pool_dx")
+    each(graph, _norm, "relu")
+    each(graph, _norm_back, "relu_dx")
+    each(graph, _conv, "relu")
     each(graph, _act, *ACTS)
     each(graph, _add, "add")
     each(graph, _slope, *SLOPES)
@@ -147,3 +165,112 @@ def _pool(graph: Graph, k: int, step: Step) -> None:
     graph.replace(gone, k, forward)
     for (put, j), made in backs:
         graph.replace((put, j), j, made)
+
+
+def _winners(graph: Graph, k: int, step: Step) -> None:
+    """The gradients of a convolution, relu and pooling without that of the convolution's output."""
+    whole = step.outs[0]
+    readers = graph.read_by(whole)
+    by_name = {graph.steps[j].name: j for j in readers}
+    known = {"conv2d_dw", "conv2d_db", "conv2d_dx"}
+    if not graph.only(whole, *readers) or len(by_name) != len(readers) or not set(by_name) <= known:
+        return
+    if any(not _same(p, whole) for j in readers for p in graph.steps[j].ins if p.storage is whole.storage):
+        return
+    if "conv2d_dw" not in by_name or "conv2d_db" not in by_name:
+        return
+    dw, db = graph.steps[by_name["conv2d_dw"]], graph.steps[by_name["conv2d_db"]]
+    pooled = step.entry.specs
+    made = [
+        (
+            ("conv2d_dw", "conv2d_db"),
+            fused(
+                conv_relu_pool_dw_p, dw, (dw.ins[0], *step.ins), (dw.outs[0], db.outs[0]), (dw.entry.specs[0], *pooled),
+                **dw.entry.kw,
+            ),
+        )
+    ]  # fmt: skip
+    if "conv2d_dx" in by_name:
+        dx = graph.steps[by_name["conv2d_dx"]]
+        made.append(
+            (
+                ("conv2d_dx",),
+                fused(
+                    conv_relu_pool_dx_p, dx, (*step.ins, dx.ins[1]), dx.outs, (*pooled, dx.entry.specs[1]),
+                    **dx.entry.kw,
+                ),
+            )
+        )  # fmt: skip
+    last = max(readers)
+    if any(one is None for _, one in made) or not graph.movable(step, k, last, readers):
+        return
+    if not graph.movable(db, by_name["conv2d_db"], by_name["conv2d_dw"], readers):
+        return
+    for names, one in made:
+        at = [by_name[name] for name in names]
+        graph.replace((*at, k) if names[0] == "conv2d_dw" else at, at[0], one)
+
+
+def _norm(graph: Graph, k: int, step: Step) -> None:
+    """A batch norm and relu, with a residual added between them or not."""
+    y = step.ins[0]
+    at = graph.maker(y)
+    add, residual, spec = None, (), ()
+    if at is not None and graph.steps[at].name == "add" and graph.only(y, k) and _same(graph.steps[at].outs[0], y):
+        add, add_at = graph.steps[at], at
+        for own in (1, 0):  # of two batch norms the later one takes the other as its residual
+            norm_at = graph.maker(add.ins[own])
+            other = add.ins[1 - own]
+            if norm_at is not None and graph.steps[norm_at].name == "batch_norm" and other.shape == y.shape:
+                y, at, residual, spec = add.ins[own], norm_at, (other,), (add.entry.specs[1 - own],)
+                break
+        else:
+            return
+    norm = None if at is None else graph.steps[at]
+    if norm is None or norm.name != "batch_norm" or not _same(norm.outs[0], y):
+        return
+    if not graph.only(y, add_at if add is not None else k):
+        return
+    op = batch_norm_add_relu_p if residual else batch_norm_relu_p
+    outs = (step.outs[0], *norm.outs[1:])
+    made = fused(op, step, (*norm.ins, *residual), outs, (*norm.entry.specs, *spec), **norm.entry.kw)
+    gone = (at, k) if add is None else (at, add_at, k)
+    if made is None or not graph.movable(norm, at, k, gone):
+        return
+    if add is not None and not graph.movable(add, add_at, k, gone):
+        return
+    made.writes = norm.writes
+    graph.replace(gone, k, made)
+
+
+def _norm_back(graph: Graph, k: int, step: Step) -> None:
+    """The slope of relu, then the gradient of the batch norm before it; what relu let pass is kept where it is used."""
+    dy, y = step.ins
+    d = step.outs[0]
+    forward = graph.maker(y)
+    if forward is None or graph.steps[forward].name not in ("batch_norm_relu", "batch_norm_add_relu"):
+        return
+    for j in graph.read_by(d):
+        norm = graph.steps[j]
+        if norm.name != "normalize_dx" or not _same(norm.ins[0], d):
+            continue
+        if norm.ins[2].storage is not graph.steps[forward].outs[1].storage:
+            continue
+        alone = graph.only(d, j)
+        op, outs = (batch_norm_relu_dx_p, norm.outs) if alone else (batch_norm_add_relu_dx_p, (*norm.outs, d))
+        specs = (step.entry.specs[0], *norm.entry.specs[1:], step.entry.specs[1])
+        made = fused(op, step, (dy, *norm.ins[1:], y), outs, specs, **norm.entry.kw)
+        if made is not None and graph.movable(norm, j, k, (k,)):
+            graph.replace((k, j), k, made)
+        return
+
+
+def _conv(graph: Graph, k: int, step: Step) -> None:
+    """A convolution, then relu."""
+    at = graph.maker(step.ins[0])
+    conv = None if at is None else graph.steps[at]
+    if conv is None or conv.name != "conv2d" or not _same(conv.outs[0], step.ins[0]) or not graph.only(conv.outs[0], k):
+        return
+    made = fused(conv_act_p, step, conv.ins, step.outs, conv.entry.specs, **conv.entry.kw, act="relu")
+    if made is not None and graph.movable(step, k, at, (at,)):
+        graph.replace((at, k), at, made)
