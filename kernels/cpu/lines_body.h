@@ -51,18 +51,10 @@ TL_INLINE Vec<T> spread_fold(Vec<T> v, F f) {
 // (every d, in every instruction set), about what the difference's own rounding makes; exp(0) is 1 and exp(-inf) is 0.
 // Without AVX-512 numbers below float's smallest usual one become 0.
 TL_INLINE Vec<float> exp_below_top(const Vec<float>& d) {
-    // 2^r for |r| <= 1/2, to 9e-8
-    static constexpr float c[] = {1.32647272e-3f, 9.67151299e-3f, 5.55073358e-2f, 2.40222424e-1f, 6.93147004e-1f, 1};
-    constexpr float log2e = 1.44269504f;
-#if TL_LEVEL == 2
-    const Vec<float> t = d * log2e, r = (Vec<float>)_mm512_maskz_reduce_ps(0xffff, (__m512)t, 0);  // t less the nearest
-    return (Vec<float>)_mm512_maskz_scalef_ps(0xffff, (__m512)polynomial(r, c), (__m512)(t - r));
-#else
-    constexpr float least = -87.33f;
-    const Vec<float> t = larger(all(least), d) * log2e, shifted = t + Format<float>::magic;
-    const Vec<float> made = polynomial(t - (shifted - Format<float>::magic), c) * power_of_two(shifted);
-    return d < all(least) ? Vec<float>{} : made;
-#endif
+    constexpr float log2e = 1.44269504f, least = -87.33f;
+    const Split2 e = split_exp2((TL_LEVEL == 2 ? d : larger(all(least), d)) * log2e);
+    const Vec<float> y = times_two_to(e.n, e.q * e.r + 1.0f);
+    return TL_LEVEL == 2 ? y : (d < all(least) ? Vec<float>{} : y);
 }
 TL_INLINE Vec<double> exp_below_top(const Vec<double>& d) { return exp(d); }
 
