@@ -156,11 +156,11 @@ conv_relu_pool_dx_p.nograd()
 def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups, want):
     how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     dy, dx, dw, db = laid_as(g[0], out_place._spec), None, None, None
-    few = want[0] and w_spec.shape[1] % 16  # channels that make no whole vectors
-    if groups > 1 or few:
+    whole = groups > 1 or (want[0] and not _by_winners(x_spec, w_spec, stride, dilation))
+    if whole:
         d = _dy(dy, out, out_place, x_spec, w_spec, stride, padding, dilation)
     if want[0]:
-        if groups > 1 or few:
+        if whole:
             dx = conv2d_dx_p(d, w, size=x_spec.shape[2:], **how)
         else:
             dx = conv_relu_pool_dx_p(dy, out, out_place, w, size=x_spec.shape[2:], **how)
@@ -170,6 +170,13 @@ def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups
     elif want[1] or want[2]:
         dw, db = conv_relu_pool_dw_p(x, dy, out, out_place, kernel=w_spec.shape[2:], **how)
     return dx, dw, db if want[2] else None
+
+
+def _by_winners(x: Spec, w: Spec, stride: tuple, dilation: tuple) -> bool:
+    """Whether x's gradient from the winners alone is the quicker one, as measured: with few channels the whole one is,
+    and with many where Winograd's products, which are as few, keep them in registers."""
+    plain = w.shape[2:] == (3, 3) and stride == dilation == (1, 1) and x.dtype is dtypes.float32
+    return w.shape[1] % 16 == 0 and not (plain and w.shape[1] >= 64)
 
 
 def _any(*specs: Spec | None, **_: Any) -> bool:
