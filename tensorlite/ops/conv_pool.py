@@ -22,6 +22,7 @@ from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p
 from tensorlite.ops.pool import _one_layout, max_pool2d_p, pool_put_p, pool_take_p
 
 HALVES = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))  # windows of 2 x 2 side by side
+NEAR = 1 << 12  # pixels of an image whose copy (of 32 channels at a time) stays in a core's cache
 
 
 # ---- relu and pooling
@@ -156,7 +157,8 @@ conv_relu_pool_dx_p.nograd()
 def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups, want):
     how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     dy, dx, dw, db = laid_as(g[0], out_place._spec), None, None, None
-    whole = groups > 1 or (want[0] and not _by_winners(x_spec, w_spec, stride, dilation))
+    never = groups > 1 or x_spec.shape[2] * x_spec.shape[3] > NEAR
+    whole = never or (want[0] and not _by_winners(x_spec, w_spec, stride, dilation))
     if whole:
         d = _dy(dy, out, out_place, x_spec, w_spec, stride, padding, dilation)
     if want[0]:
@@ -164,7 +166,7 @@ def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups
             dx = conv2d_dx_p(d, w, size=x_spec.shape[2:], **how)
         else:
             dx = conv_relu_pool_dx_p(dy, out, out_place, w, size=x_spec.shape[2:], **how)
-    if groups > 1:
+    if never:
         dw = conv2d_dw_p(x, d, kernel=w_spec.shape[2:], **how) if want[1] else None
         db = conv2d_db_p(d) if want[2] else None
     elif want[1] or want[2]:
