@@ -2,11 +2,12 @@
 
 import sys
 
-from benchmarks import headline, ops, overhead, replay, steps
+from benchmarks import growth, headline, ops, overhead, replay, steps
 
 COMMANDS = {
     "steps": (steps.main, "training and inference steps of whole models beside other libraries"),
     "ops": (ops.main, "single ops beside PyTorch's, and their share of what the machine can do"),
+    "growth": (growth.main, "how a training step's time grows with batch, width and sequence length"),
     "replay": (replay.main, "what replaying a compiled step costs beyond its kernels"),
     "headline": (headline.main, "the MNIST CNN trained to 0.97 beside PyTorch"),
     "overhead": (overhead.main, "what one eager op costs beside PyTorch"),

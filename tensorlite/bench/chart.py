@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from tensorlite.bench.bars import OURS, our_best, rows, speedup
+from tensorlite.bench.growth import GROWING, curves
 from tensorlite.bench.report import describe
 from tensorlite.io.files import atomic
 from tensorlite.utils.extras import require
@@ -96,6 +97,45 @@ def draw_ratios(report: dict[str, Any], path: str | os.PathLike) -> None:
     axes.grid(axis="x", alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=6, loc="lower right")
+    _save(figure, path)
+
+
+def draw_growth(report: dict[str, Any], path: str | os.PathLike) -> None:
+    """A panel for each model and what grows: milliseconds a step of each library, both axes logarithmic.
+
+    Raises:
+        MissingExtraError: without matplotlib, which the extra ``examples`` installs.
+    """
+    figures = require("matplotlib.figure", "examples", "a chart")
+    found = curves(report)
+    models = list(dict.fromkeys(model for model, _ in found))
+    growing = [what for what in GROWING if any(what == w for _, w in found)]
+    size = (3.1 * len(growing) + 0.6, 2.3 * len(models) + 0.9)
+    figure = figures.Figure(figsize=size, layout="constrained", dpi=150)
+    figure.supxlabel(describe(report), fontsize=6, color=INK, wrap=True)
+    panels = figure.subplots(len(models), len(growing), squeeze=False)
+    shown: dict[str, Any] = {}
+    for model, row in zip(models, panels):
+        for what, axes in zip(growing, row):
+            if (model, what) not in found:
+                axes.set_visible(False)
+                continue
+            for lib, points in found[model, what].items():
+                (shown[lib],) = axes.plot(
+                    *zip(*points), color=COLOURS.get(lib, "#999999"), marker="o", ms=3, lw=1.4, label=lib
+                )  # fmt: skip
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(sorted({v for points in found[model, what].values() for v, _ in points}))
+            axes.minorticks_off()
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.tick_params(labelsize=7)
+            axes.set_title(f"{model}: milliseconds a step, by {what}", fontsize=8, color=INK)
+            axes.grid(alpha=0.25, lw=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+    if shown:
+        figure.legend(shown.values(), shown, loc="outside upper center", ncols=4, frameon=False, fontsize=7)
     _save(figure, path)
 
 
