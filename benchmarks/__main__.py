@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import growth, headline, ops, overhead, replay, steps
+from benchmarks import growth, headline, ops, overhead, readme, replay, steps
 
 COMMANDS = {
     "steps": (steps.main, "training and inference steps of whole models beside other libraries"),
@@ -10,6 +10,7 @@ COMMANDS = {
     "growth": (growth.main, "how a training step's time grows with batch, width and sequence length"),
     "replay": (replay.main, "what replaying a compiled step costs beyond its kernels"),
     "headline": (headline.main, "the MNIST CNN trained to 0.97 beside PyTorch"),
+    "readme": (readme.main, "README's figures written from the files of results"),
     "overhead": (overhead.main, "what one eager op costs beside PyTorch"),
 }
 
