@@ -2,29 +2,22 @@
 //
 // Operands of one layout are one long row. Broadcast ones become rows of n elements, as few and long as the shapes
 // allow; in a row an operand either moves with the output or is one number.
+#include "elementwise.h"
+
+#include <string>
+
 #include "act.h"
 #include "pool.h"
 #include "tl.h"
 
 namespace {
 
+using tl::Constants;
 using tl::data;
+using tl::Rows;
+using tl::Run1;
+using tl::Run2;
 namespace py = pybind11;
-
-// An op's constants: a slope, bounds, the choice of a formula.
-struct Constants {
-    double a = 0, b = 0;
-};
-
-// Rows of a binary op; elements that an operand moves on from one row to the next.
-template <class T>
-struct Rows {
-    std::int64_t rows, n;
-    const T *x, *w;
-    T* y;
-    std::int64_t x_row, w_row, y_row;
-    bool x_one, w_one;
-};
 
 // Rows of a choice between two operands by a third.
 template <class T>
@@ -55,9 +48,6 @@ double constant(py::dict constants, const char* name) {
 }
 
 // ---- one input
-template <class T>
-using Run1 = void (*)(std::int64_t, const T*, T*, const Constants&);
-
 // Into how many pieces so many elements are cut: every element is made alone, so that its bits do not depend on where
 // the cuts lie. A piece a thread, that each finds in its own cache what it wrote in the op before.
 std::int64_t pieces(std::int64_t n) {
@@ -90,15 +80,7 @@ py::object unary_of(std::int64_t n, Constants c, Run1<T> (*op)()) {
     });
 }
 
-py::object unary(py::tuple outs, Constants c, Run1<float> (*f4)(), Run1<double> (*f8)()) {
-    const auto n = size(outs[0]);
-    return tl::is_double(outs[0]) ? unary_of<double>(n, c, f8) : unary_of<float>(n, c, f4);
-}
-
 // ---- two inputs
-template <class T>
-using Run2 = void (*)(const Rows<T>&, const Constants&);
-
 // One dimension of the output, and how far each operand moves along it.
 struct Dim {
     std::int64_t n, x, w;
@@ -190,9 +172,15 @@ py::object binary_of(Loops loops, Constants c, Run2<T> (*op)()) {
     });
 }
 
-py::object binary(py::tuple specs, py::tuple outs, Constants c, Run2<float> (*f4)(), Run2<double> (*f8)()) {
+py::object kernel_of(const tl::Body& body, py::tuple specs, py::tuple outs) {
+    const bool wide = tl::is_double(outs[0]);
+    if (body.vectors == 1) {
+        const auto n = size(outs[0]);
+        return wide ? unary_of<double>(n, body.constants, body.one8) : unary_of<float>(n, body.constants, body.one4);
+    }
     const Loops loops(dims(specs[0], specs[1], outs[0]));
-    return tl::is_double(outs[0]) ? binary_of<double>(loops, c, f8) : binary_of<float>(loops, c, f4);
+    return wide ? binary_of<double>(loops, body.constants, body.two8)
+                : binary_of<float>(loops, body.constants, body.two4);
 }
 
 // ---- choices: x and w have the output's shape or one element, the condition any that broadcasts
@@ -274,72 +262,77 @@ py::object power_dx(py::tuple, py::tuple outs, py::dict) {
                                   : power_dx_of<float>(n, [] { return TL_PICK(PowerDx<float>::run); });
 }
 
-#define TL_ONE(NAME, OP, ...)                                                                   \
-    {NAME, [](py::tuple, py::tuple outs, py::dict kw) {                                         \
-         (void)kw;                                                                              \
-         return unary(outs, Constants{__VA_ARGS__}, [] { return TL_PICK(OP<float>::run); },     \
-                      [] { return TL_PICK(OP<double>::run); });                                 \
-     }}
-#define TL_TWO(NAME, OP, ...)                                                                         \
-    {NAME, [](py::tuple specs, py::tuple outs, py::dict kw) {                                         \
-         (void)kw;                                                                                    \
-         return binary(specs, outs, Constants{__VA_ARGS__}, [] { return TL_PICK(OP<float>::run); },   \
-                       [] { return TL_PICK(OP<double>::run); });                                      \
-     }}
-
-py::object gelu(py::tuple, py::tuple outs, py::dict kw) {
-    if (kw["approximate"].cast<bool>())
-        return unary(outs, {}, [] { return TL_PICK(TanhGelu<float>::run); },
-                     [] { return TL_PICK(TanhGelu<double>::run); });
-    return unary(outs, {}, [] { return TL_PICK(Gelu<float>::run); }, [] { return TL_PICK(Gelu<double>::run); });
+// ---- the ops that are one body: their names, and what it is
+tl::Body body(Constants c, Run1<float> (*f4)(), Run1<double> (*f8)(), int scalars = 0) {
+    return {1, scalars, c, f4, f8, nullptr, nullptr};
 }
 
-py::object gelu_dx(py::tuple specs, py::tuple outs, py::dict kw) {
-    if (kw["approximate"].cast<bool>())
-        return binary(specs, outs, {}, [] { return TL_PICK(TanhGeluDx<float>::run); },
-                      [] { return TL_PICK(TanhGeluDx<double>::run); });
-    return binary(specs, outs, {}, [] { return TL_PICK(GeluDx<float>::run); },
-                  [] { return TL_PICK(GeluDx<double>::run); });
+tl::Body body(Constants c, Run2<float> (*f4)(), Run2<double> (*f8)(), int scalars = 0) {
+    return {2, scalars, c, nullptr, nullptr, f4, f8};
 }
+
+#define TL_RUNS(OP) [] { return TL_PICK(OP<float>::run); }, [] { return TL_PICK(OP<double>::run); }
+
+bool approximate(py::dict kw) { return kw["approximate"].cast<bool>(); }
+
+#define TL_OPS(OF)                                                                          \
+    OF("add", {}, TL_RUNS(Add))                                                             \
+    OF("sub", {}, TL_RUNS(Sub))                                                             \
+    OF("mul", {}, TL_RUNS(Mul))                                                             \
+    OF("div", {}, TL_RUNS(Div))                                                             \
+    OF("maximum", {}, TL_RUNS(Maximum))                                                     \
+    OF("minimum", {}, TL_RUNS(Minimum))                                                     \
+    OF("neg", {}, TL_RUNS(Neg))                                                             \
+    OF("abs", {}, TL_RUNS(Abs))                                                             \
+    OF("sign", {}, TL_RUNS(Sign))                                                           \
+    OF("sqrt", {}, TL_RUNS(Sqrt))                                                           \
+    OF("reciprocal", {}, TL_RUNS(Reciprocal))                                               \
+    OF("relu", {}, TL_RUNS(Relu))                                                           \
+    OF("relu_dx", {}, TL_RUNS(ReluDx))                                                      \
+    OF("sqrt_dx", {}, TL_RUNS(SqrtDx))                                                      \
+    OF("tanh_dx", {}, TL_RUNS(TanhDx))                                                      \
+    OF("sigmoid_dx", {}, TL_RUNS(SigmoidDx))                                                \
+    OF("exp", {}, TL_RUNS(Exp))                                                             \
+    OF("expm1", {}, TL_RUNS(Expm1))                                                         \
+    OF("log", {}, TL_RUNS(Log))                                                             \
+    OF("log1p", {}, TL_RUNS(Log1p))                                                         \
+    OF("tanh", {}, TL_RUNS(Tanh))                                                           \
+    OF("sigmoid", {}, TL_RUNS(Sigmoid))                                                     \
+    OF("erf", {}, TL_RUNS(Erf))                                                             \
+    OF("silu", {}, TL_RUNS(Silu))                                                           \
+    OF("silu_dx", {}, TL_RUNS(SiluDx))                                                      \
+    OF("mish", {}, TL_RUNS(Mish))                                                           \
+    OF("mish_dx", {}, TL_RUNS(MishDx))                                                      \
+    OF("logsigmoid", {}, TL_RUNS(LogSigmoid))                                               \
+    OF("logsigmoid_dx", {}, TL_RUNS(LogSigmoidDx))                                          \
+    OF("elu", (Constants{constant(kw, "alpha")}), TL_RUNS(Elu))                             \
+    OF("elu_dx", (Constants{constant(kw, "alpha")}), TL_RUNS(EluDx))                        \
+    OF("softplus", (Constants{constant(kw, "beta"), constant(kw, "threshold")}), TL_RUNS(Softplus))       \
+    OF("softplus_dx", (Constants{constant(kw, "beta"), constant(kw, "threshold")}), TL_RUNS(SoftplusDx))  \
+    OF("leaky_relu", (Constants{constant(kw, "slope")}), TL_RUNS(Leaky))                    \
+    OF("leaky_relu_dx", (Constants{constant(kw, "slope")}), TL_RUNS(LeakyDx))
+
+#define TL_KERNEL(NAME, ...) \
+    {NAME, [](py::tuple specs, py::tuple outs, py::dict kw) { return kernel_of(tl::body_of(NAME, kw), specs, outs); }},
+#define TL_BODY_OF(NAME, C, ...) {NAME, [](py::dict kw) { return (void)kw, body(C, __VA_ARGS__); }},
+
+const std::pair<const char*, tl::Body (*)(py::dict)> bodies[] = {
+    TL_OPS(TL_BODY_OF)
+    {"gelu", [](py::dict kw) { return approximate(kw) ? body({}, TL_RUNS(TanhGelu)) : body({}, TL_RUNS(Gelu)); }},
+    {"gelu_dx", [](py::dict kw) { return approximate(kw) ? body({}, TL_RUNS(TanhGeluDx)) : body({}, TL_RUNS(GeluDx)); }},
+    {"clone", [](py::dict) { return body({}, TL_RUNS(Same)); }},
+    {"clamp", [](py::dict) {
+         constexpr double infinity = std::numeric_limits<double>::infinity();
+         return body({-infinity, infinity}, TL_RUNS(Clamp), 2);
+     }},
+    {"pow", [](py::dict) { return body({}, TL_RUNS(Power), 1); }},
+    {"pow_dx", [](py::dict) { return body({}, TL_RUNS(PowerDx), 1); }},
+};
 
 const tl::Registrar kernels[] = {
-    TL_TWO("add", Add),
-    TL_TWO("sub", Sub),
-    TL_TWO("mul", Mul),
-    TL_TWO("div", Div),
-    TL_TWO("maximum", Maximum),
-    TL_TWO("minimum", Minimum),
-    TL_ONE("neg", Neg),
-    TL_ONE("abs", Abs),
-    TL_ONE("sign", Sign),
-    TL_ONE("sqrt", Sqrt),
-    TL_ONE("reciprocal", Reciprocal),
-    TL_ONE("relu", Relu),
-    TL_TWO("relu_dx", ReluDx),
-    TL_TWO("sqrt_dx", SqrtDx),
-    TL_TWO("tanh_dx", TanhDx),
-    TL_TWO("sigmoid_dx", SigmoidDx),
-    TL_ONE("exp", Exp),
-    TL_ONE("expm1", Expm1),
-    TL_ONE("log", Log),
-    TL_ONE("log1p", Log1p),
-    TL_ONE("tanh", Tanh),
-    TL_ONE("sigmoid", Sigmoid),
-    TL_ONE("erf", Erf),
-    TL_ONE("silu", Silu),
-    TL_TWO("silu_dx", SiluDx),
-    TL_ONE("mish", Mish),
-    TL_TWO("mish_dx", MishDx),
-    TL_ONE("logsigmoid", LogSigmoid),
-    TL_TWO("logsigmoid_dx", LogSigmoidDx),
-    TL_ONE("elu", Elu, constant(kw, "alpha")),
-    TL_TWO("elu_dx", EluDx, constant(kw, "alpha")),
-    TL_ONE("softplus", Softplus, constant(kw, "beta"), constant(kw, "threshold")),
-    TL_TWO("softplus_dx", SoftplusDx, constant(kw, "beta"), constant(kw, "threshold")),
-    {"gelu", gelu},
-    {"gelu_dx", gelu_dx},
-    TL_ONE("leaky_relu", Leaky, constant(kw, "slope")),
-    TL_TWO("leaky_relu_dx", LeakyDx, constant(kw, "slope")),
+    TL_OPS(TL_KERNEL)
+    TL_KERNEL("gelu")
+    TL_KERNEL("gelu_dx")
     {"where", select<0, 1, 2>},
     {"masked_fill", select<1, 2, 0>},
     {"clamp", clamp},
@@ -348,3 +341,9 @@ const tl::Registrar kernels[] = {
 };
 
 }  // namespace
+
+tl::Body tl::body_of(const std::string& name, py::dict constants) {
+    for (const auto& known : bodies)
+        if (name == known.first) return known.second(constants);
+    throw py::key_error("no element-wise body: " + name);
+}

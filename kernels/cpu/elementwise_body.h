@@ -100,6 +100,7 @@ TL_BINARY(Div, return x / w;)
 TL_BINARY(Maximum, return (x > w) | (x != x) ? x : w;)
 TL_BINARY(Minimum, return (x < w) | (x != x) ? x : w;)
 
+TL_UNARY(Same, return x;)
 TL_UNARY(Neg, return -x;)
 TL_UNARY(Abs, return x < 0 ? -x : x == 0 ? Vec<T>{} : x;)
 TL_UNARY(Sqrt, return square_root(x);)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorlite.program.passes import dead, epilogue
+from tensorlite.program.passes import dead, elementwise, epilogue, winners
 from tensorlite.program.plan import Plan
 
-# in this order; each takes a plan and says how much it did
-PASSES: dict[str, Callable[[Plan], int]] = {"dead": dead.run, "epilogue": epilogue.run}
+# in this order; each takes a plan and says how much it did. All but the winners leave every bit as it was
+PASSES: dict[str, Callable[[Plan], int]] = {
+    "dead": dead.run,
+    "epilogue": epilogue.run,
+    "winners": winners.run,
+    "elementwise": elementwise.run,
+}
 PASSES["reuse"] = lambda plan: 0  # a matter of placing buffers, which comes last
 
 

@@ -15,14 +15,12 @@ from tensorlite.ops.batch_norm_act import (
 from tensorlite.ops.conv_act import conv_act_p
 from tensorlite.ops.conv_pool import (
     HALVES,
-    conv_relu_pool_dw_p,
-    conv_relu_pool_dx_p,
     conv_relu_pool_p,
     relu_pool_dx_p,
     relu_pool_p,
 )
 from tensorlite.ops.linear_act import act_dx_p, linear_act_p, linear_add_p, linear_gelu_p
-from tensorlite.program.passes.graph import Graph, each, fused
+from tensorlite.program.passes.graph import Graph, each, fused, same
 from tensorlite.program.plan import Plan
 from tensorlite.program.record import Step
 
@@ -34,7 +32,6 @@ def run(plan: Plan) -> int:
     """Fold what can be folded; gives how many steps went away."""
     graph = Graph(plan)
     each(graph, _pool, "max_pool2d")
-    each(graph, _winners, "relu_pool_dx")
     each(graph, _norm, "relu")
     each(graph, _norm_back, "relu_dx")
     each(graph, _conv, "relu")
@@ -42,10 +39,6 @@ def run(plan: Plan) -> int:
     each(graph, _add, "add")
     each(graph, _slope, *SLOPES)
     return graph.finish()
-
-
-def _same(a: object, b: object) -> bool:
-    return a is not None and b is not None and a.key == b.key  # type: ignore[attr-defined]
 
 
 def _act_name(step: Step, table: dict[str, str]) -> str:
@@ -57,7 +50,7 @@ def _act(graph: Graph, k: int, step: Step) -> None:
     """linear, then an activation."""
     at = graph.maker(step.ins[0])
     product = None if at is None else graph.steps[at]
-    if product is None or product.name != "linear" or not _same(product.outs[0], step.ins[0]):
+    if product is None or product.name != "linear" or not same(product.outs[0], step.ins[0]):
         return
     act = _act_name(step, ACTS)
     specs = product.entry.specs
@@ -77,7 +70,7 @@ def _add(graph: Graph, k: int, step: Step) -> None:
         y, residual = step.ins[own], step.ins[other]
         at = graph.maker(y)
         product = None if at is None else graph.steps[at]
-        if product is None or product.name != "linear" or not _same(product.outs[0], y):
+        if product is None or product.name != "linear" or not same(product.outs[0], y):
             continue
         if residual.shape != y.shape or residual.storage is y.storage or not graph.only(y, k):
             continue
@@ -113,15 +106,15 @@ def _pool(graph: Graph, k: int, step: Step) -> None:
     r = step.ins[0]
     at = graph.maker(r)
     relu = None if at is None else graph.steps[at]
-    if relu is None or relu.name != "relu" or not _same(relu.outs[0], r):
+    if relu is None or relu.name != "relu" or not same(relu.outs[0], r):
         return
     back = [j for j in graph.read_by(r) if j != k]
     pairs = []  # (position of pool_put, position of relu_dx)
     for j in back:
         slope = graph.steps[j]
         put = graph.maker(slope.ins[0])
-        ok = slope.name == "relu_dx" and _same(slope.ins[1], r) and put is not None
-        if not ok or graph.steps[put].name != "pool_put" or not _same(graph.steps[put].ins[1], step.outs[1]):
+        ok = slope.name == "relu_dx" and same(slope.ins[1], r) and put is not None
+        if not ok or graph.steps[put].name != "pool_put" or not same(graph.steps[put].ins[1], step.outs[1]):
             return
         if not graph.only(graph.steps[put].outs[0], j):
             return
@@ -137,7 +130,7 @@ def _pool(graph: Graph, k: int, step: Step) -> None:
     if (
         conv is not None
         and conv.name == "conv2d"
-        and _same(conv.outs[0], z)
+        and same(conv.outs[0], z)
         and graph.only(z, at)
         and not how["ceil"]
         and all(how[name] == value for name, value in HALVES.items())
@@ -167,56 +160,12 @@ def _pool(graph: Graph, k: int, step: Step) -> None:
         graph.replace((put, j), j, made)
 
 
-def _winners(graph: Graph, k: int, step: Step) -> None:
-    """The gradients of a convolution, relu and pooling without that of the convolution's output."""
-    whole = step.outs[0]
-    readers = graph.read_by(whole)
-    by_name = {graph.steps[j].name: j for j in readers}
-    known = {"conv2d_dw", "conv2d_db", "conv2d_dx"}
-    if not graph.only(whole, *readers) or len(by_name) != len(readers) or not set(by_name) <= known:
-        return
-    if any(not _same(p, whole) for j in readers for p in graph.steps[j].ins if p.storage is whole.storage):
-        return
-    if "conv2d_dw" not in by_name or "conv2d_db" not in by_name:
-        return
-    dw, db = graph.steps[by_name["conv2d_dw"]], graph.steps[by_name["conv2d_db"]]
-    pooled = step.entry.specs
-    made = [
-        (
-            ("conv2d_dw", "conv2d_db"),
-            fused(
-                conv_relu_pool_dw_p, dw, (dw.ins[0], *step.ins), (dw.outs[0], db.outs[0]), (dw.entry.specs[0], *pooled),
-                **dw.entry.kw,
-            ),
-        )
-    ]  # fmt: skip
-    if "conv2d_dx" in by_name:
-        dx = graph.steps[by_name["conv2d_dx"]]
-        made.append(
-            (
-                ("conv2d_dx",),
-                fused(
-                    conv_relu_pool_dx_p, dx, (*step.ins, dx.ins[1]), dx.outs, (*pooled, dx.entry.specs[1]),
-                    **dx.entry.kw,
-                ),
-            )
-        )  # fmt: skip
-    last = max(readers)
-    if any(one is None for _, one in made) or not graph.movable(step, k, last, readers):
-        return
-    if not graph.movable(db, by_name["conv2d_db"], by_name["conv2d_dw"], readers):
-        return
-    for names, one in made:
-        at = [by_name[name] for name in names]
-        graph.replace((*at, k) if names[0] == "conv2d_dw" else at, at[0], one)
-
-
 def _norm(graph: Graph, k: int, step: Step) -> None:
     """A batch norm and relu, with a residual added between them or not."""
     y = step.ins[0]
     at = graph.maker(y)
     add, residual, spec = None, (), ()
-    if at is not None and graph.steps[at].name == "add" and graph.only(y, k) and _same(graph.steps[at].outs[0], y):
+    if at is not None and graph.steps[at].name == "add" and graph.only(y, k) and same(graph.steps[at].outs[0], y):
         add, add_at = graph.steps[at], at
         for own in (1, 0):  # of two batch norms the later one takes the other as its residual
             norm_at = graph.maker(add.ins[own])
@@ -227,7 +176,7 @@ def _norm(graph: Graph, k: int, step: Step) -> None:
         else:
             return
     norm = None if at is None else graph.steps[at]
-    if norm is None or norm.name != "batch_norm" or not _same(norm.outs[0], y):
+    if norm is None or norm.name != "batch_norm" or not same(norm.outs[0], y):
         return
     if not graph.only(y, add_at if add is not None else k):
         return
@@ -252,7 +201,7 @@ def _norm_back(graph: Graph, k: int, step: Step) -> None:
         return
     for j in graph.read_by(d):
         norm = graph.steps[j]
-        if norm.name != "normalize_dx" or not _same(norm.ins[0], d):
+        if norm.name != "normalize_dx" or not same(norm.ins[0], d):
             continue
         if norm.ins[2].storage is not graph.steps[forward].outs[1].storage:
             continue
@@ -269,7 +218,7 @@ def _conv(graph: Graph, k: int, step: Step) -> None:
     """A convolution, then relu."""
     at = graph.maker(step.ins[0])
     conv = None if at is None else graph.steps[at]
-    if conv is None or conv.name != "conv2d" or not _same(conv.outs[0], step.ins[0]) or not graph.only(conv.outs[0], k):
+    if conv is None or conv.name != "conv2d" or not same(conv.outs[0], step.ins[0]) or not graph.only(conv.outs[0], k):
         return
     made = fused(conv_act_p, step, conv.ins, step.outs, conv.entry.specs, **conv.entry.kw, act="relu")
     if made is not None and graph.movable(step, k, at, (at,)):

@@ -85,6 +85,11 @@ class Graph:
         return self.count
 
 
+def same(a: Part | None, b: Part | None) -> bool:
+    """Whether two parts are the same array."""
+    return a is not None and b is not None and a.key == b.key
+
+
 def fused(op: Any, like: Step, ins: tuple, outs: tuple, specs: tuple, **constants: Any) -> Step | None:
     """A step of another op, or None where it has no compiled kernel for these."""
     entry = op.op.entry(specs, constants)
