@@ -38,7 +38,7 @@ def _same_bits(build, inputs, names, gone=()):
     """The three ways agree bit for bit; the program with passes has the steps ``names``, and none of ``gone``."""
     plain = _trained(build, inputs, None)
     off = _trained(build, inputs, dict.fromkeys(PASSES, False))
-    on = _trained(build, inputs, {})
+    on = _trained(build, inputs, {"winners": False})  # the one that changes last bits
     for other in (off, on):
         assert other[0] == plain[0]
         for a, b in zip(other[1], plain[1]):
@@ -198,7 +198,31 @@ def test_pooled_relu_used_elsewhere_stays():
         return F.max_pool2d(r, 2).mean() + r.mean()
 
     program = _same_bits(lambda: Net(fn, one=nn.Conv2d(3, 8, 3)), [_x(3, 3, 12, 12)], [])
-    assert {"conv2d", "max_pool2d"} <= set(_steps(program))
+    assert {"conv_act", "max_pool2d"} <= set(_steps(program))
+
+
+@native
+@pytest.mark.parametrize("channels", [1, 16, 64])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_gradients_of_the_winners(channels, last):
+    def fn(net, x):
+        return F.max_pool2d(net.two(F.max_pool2d(net.one(x).relu(), 2)).relu(), 2)
+
+    layout = tl.channels_last if last else tl.contiguous_format
+    x = _x(3, channels, 14, 14).contiguous(memory_format=layout)
+
+    def build():
+        return Net(fn, one=nn.Conv2d(channels, channels, 3), two=nn.Conv2d(channels, 8, 3)).to(memory_format=layout)
+
+    plain, on = _trained(build, [x], None), _trained(build, [x], {})
+    np.testing.assert_allclose(on[0], plain[0], rtol=1e-5)
+    for a, b in zip(on[1], plain[1]):
+        for got, wanted in zip(a, b):
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    names = _steps(on[2])
+    assert names.count("conv_relu_pool_dw") == 2 and "conv2d_dw" not in names
+    assert ("conv_relu_pool_dx" in names) == (channels == 16)
+    assert names.count("relu_pool_dx") == (channels != 16)
 
 
 def test_dead_steps_go():

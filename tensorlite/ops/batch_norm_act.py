@@ -31,7 +31,7 @@ def batch_norm_relu_dx_p(xp, dy, x, mean, var, w, y, out, out_dw, out_db, *, dim
 
 @primitive(name="batch_norm_add_relu_dx", torch=None)
 def batch_norm_add_relu_dx_p(xp, dy, x, mean, var, w, y, out, out_dw, out_db, out_residual, *, dim, shape, affine, eps):
-    """As ``batch_norm_relu_dx`` where a residual was added before relu; and its gradient, which is what relu let pass."""
+    """As ``batch_norm_relu_dx`` where a residual was added before relu; and its gradient, what relu let pass."""
     how = dict(dim=dim, shape=shape, affine=affine, eps=eps)
     out_residual[...] = _passed(xp, dy, y)
     normalize_dx_p.op.fn(xp, out_residual, x, mean, var, w, out, out_dw, out_db, **how)

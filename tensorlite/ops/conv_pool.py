@@ -157,8 +157,8 @@ conv_relu_pool_dx_p.nograd()
 def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups, want):
     how = dict(stride=stride, padding=padding, dilation=dilation, groups=groups)
     dy, dx, dw, db = laid_as(g[0], out_place._spec), None, None, None
-    never = groups > 1 or x_spec.shape[2] * x_spec.shape[3] > NEAR
-    whole = never or (want[0] and not _by_winners(x_spec, w_spec, stride, dilation))
+    never = not winners_pay(x_spec, groups)
+    whole = never or (want[0] and not winners_pay_dx(x_spec, w_spec, stride, dilation))
     if whole:
         d = _dy(dy, out, out_place, x_spec, w_spec, stride, padding, dilation)
     if want[0]:
@@ -174,7 +174,12 @@ def _(g, x, w, out, out_place, x_spec, w_spec, stride, padding, dilation, groups
     return dx, dw, db if want[2] else None
 
 
-def _by_winners(x: Spec, w: Spec, stride: tuple, dilation: tuple) -> bool:
+def winners_pay(x: Spec, groups: int) -> bool:
+    """Whether w's gradient from the winners alone is the quicker one."""
+    return groups == 1 and x.shape[2] * x.shape[3] <= NEAR
+
+
+def winners_pay_dx(x: Spec, w: Spec, stride: tuple, dilation: tuple) -> bool:
     """Whether x's gradient from the winners alone is the quicker one, as measured: with few channels the whole one is,
     and with many where Winograd's products, which are as few, keep them in registers."""
     plain = w.shape[2:] == (3, 3) and stride == dilation == (1, 1) and x.dtype is dtypes.float32

@@ -5,7 +5,7 @@ Sums run in another order than in the gradient of the whole picture, so last bit
 
 from __future__ import annotations
 
-from tensorlite.ops.conv_pool import conv_relu_pool_dw_p, conv_relu_pool_dx_p
+from tensorlite.ops.conv_pool import conv_relu_pool_dw_p, conv_relu_pool_dx_p, winners_pay, winners_pay_dx
 from tensorlite.program.passes.graph import Graph, each, fused, same
 from tensorlite.program.plan import Plan
 from tensorlite.program.record import Step
@@ -19,44 +19,40 @@ def run(plan: Plan) -> int:
 
 
 def _winners(graph: Graph, k: int, step: Step) -> None:
-    """The gradients of a convolution, relu and pooling without that of the convolution's output."""
     whole = step.outs[0]
     readers = graph.read_by(whole)
-    by_name = {graph.steps[j].name: j for j in readers}
-    known = {"conv2d_dw", "conv2d_db", "conv2d_dx"}
-    if not graph.only(whole, *readers) or len(by_name) != len(readers) or not set(by_name) <= known:
+    at = {graph.steps[j].name: j for j in readers}
+    if (
+        len(at) != len(readers)
+        or set(at) - {"conv2d_dx"} != {"conv2d_dw", "conv2d_db"}
+        or not graph.only(whole, *readers)
+    ):
         return
-    if any(not same(p, whole) for j in readers for p in graph.steps[j].ins if p.storage is whole.storage):
+    if any(
+        not same(p, whole) for j in readers for p in graph.steps[j].ins if p is not None and p.storage is whole.storage
+    ):
         return
-    if "conv2d_dw" not in by_name or "conv2d_db" not in by_name:
+    dw, db = graph.steps[at["conv2d_dw"]], graph.steps[at["conv2d_db"]]
+    how, x = dw.entry.kw, dw.entry.specs[0]
+    if not winners_pay(x, how["groups"]):
         return
-    dw, db = graph.steps[by_name["conv2d_dw"]], graph.steps[by_name["conv2d_db"]]
-    pooled = step.entry.specs
-    made = [
-        (
-            ("conv2d_dw", "conv2d_db"),
-            fused(
-                conv_relu_pool_dw_p, dw, (dw.ins[0], *step.ins), (dw.outs[0], db.outs[0]), (dw.entry.specs[0], *pooled),
-                **dw.entry.kw,
-            ),
-        )
-    ]  # fmt: skip
-    if "conv2d_dx" in by_name:
-        dx = graph.steps[by_name["conv2d_dx"]]
-        made.append(
-            (
-                ("conv2d_dx",),
-                fused(
-                    conv_relu_pool_dx_p, dx, (*step.ins, dx.ins[1]), dx.outs, (*pooled, dx.entry.specs[1]),
-                    **dx.entry.kw,
-                ),
-            )
-        )  # fmt: skip
-    last = max(readers)
-    if any(one is None for _, one in made) or not graph.movable(step, k, last, readers):
+    for_w = fused(
+        conv_relu_pool_dw_p, dw, (dw.ins[0], *step.ins), (dw.outs[0], db.outs[0]), (x, *step.entry.specs), **how
+    )  # fmt: skip
+    if for_w is None or not graph.movable(db, at["conv2d_db"], at["conv2d_dw"], readers):
         return
-    if not graph.movable(db, by_name["conv2d_db"], by_name["conv2d_dw"], readers):
+    for_x, gone = None, []
+    if "conv2d_dx" in at:
+        dx = graph.steps[at["conv2d_dx"]]
+        w = dx.entry.specs[1]
+        if winners_pay_dx(x, w, how["stride"], how["dilation"]):
+            for_x = fused(
+                conv_relu_pool_dx_p, dx, (*step.ins, dx.ins[1]), dx.outs, (*step.entry.specs, w), **dx.entry.kw
+            )  # fmt: skip
+    if "conv2d_dx" not in at or for_x is not None:
+        gone = [k]
+    if not graph.movable(step, k, max(readers), readers):
         return
-    for names, one in made:
-        at = [by_name[name] for name in names]
-        graph.replace((*at, k) if names[0] == "conv2d_dw" else at, at[0], one)
+    graph.replace([at["conv2d_dw"], at["conv2d_db"], *gone], at["conv2d_dw"], for_w)
+    if for_x is not None:
+        graph.replace([at["conv2d_dx"]], at["conv2d_dx"], for_x)
