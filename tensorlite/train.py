@@ -53,8 +53,8 @@ class Trainer:
         l1, l2: the factors of sum |w| and sum w * w, over parameters of two dimensions or more (weights, not biases),
             that are added to the loss. They count in the gradient, not in the losses that are reported.
         device: where batches are moved to; None leaves them where they are.
-        compile: record what is done to a batch and replay it (``tensorlite.compile``), from the second of a shape on,
-            with the same results. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on
+        compile: record what is done to a batch of a shape, and replay it (``tensorlite.compile``) within the rounding of
+            a sum in another order. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on
             stderr says why. Python's own side effects in ``compute`` are not replayed: turn it off for those.
 
     >>> import tensorlite as tl
@@ -97,8 +97,8 @@ class Trainer:
         self._compute = compute
         self.compile = compile
         self._structure = -1  # what recording.structure was when the model was last looked through
-        self._learning = Compiled(self._learn, after=2)
-        self._judging = Compiled(self._computed, after=2)
+        self._learning = Compiled(self._learn)
+        self._judging = Compiled(self._computed)
         self.epochs, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []

@@ -32,7 +32,7 @@ class Compiled:
     all of them, newest first.
     """
 
-    def __init__(self, fn: Callable, state: Any = (), options: dict[str, Any] | None = None, after: int = 1):
+    def __init__(self, fn: Callable, state: Any = (), options: dict[str, Any] | None = None):
         functools.update_wrapper(self, fn, updated=())
         self.fn = fn
         self.programs: list[Program] = []
@@ -42,8 +42,6 @@ class Compiled:
         self._recordings = self._replays = 0
         self._unsettled: set = set()  # trees of calls that made their state at their first run
         self._given_up = ""
-        self._after = after  # the call with arguments of one kind that is recorded; those before run as they are
-        self._seen: dict[tuple, int] = {}
         self._bound: dict[int, tuple] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -96,8 +94,6 @@ class Compiled:
                     return made
                 reason = "its guards did not hold"
             why = reason if k == 0 else why
-        if self._after > 1 and self._early(args, kwargs):
-            return self.fn(*args, **kwargs)
         self._say(f"recording {self._name()}: {why}")
         self._recordings += 1
         if self._recordings > PATIENCE and sum(p.runs for p in self.programs) < 2 * len(self.programs):
@@ -119,14 +115,6 @@ class Compiled:
                 f"compile: {self._name()} changed what it depends on while it was recorded: {program.why}"
             )
         return made
-
-    def _early(self, args: tuple, kwargs: dict) -> bool:
-        """Whether there were too few calls like this one for a recording to pay."""
-        tensors: list[Tensor] = []
-        tree = flatten((args, kwargs), tensors, "an argument")
-        key = (tree, *(t._spec for t in tensors))
-        self._seen[key] = count = self._seen.get(key, 0) + 1
-        return count < self._after
 
     def _record(self, args: tuple, kwargs: dict) -> Program | None:
         """A program for these arguments; None where this call has to run as it is, to settle its state."""
