@@ -36,6 +36,7 @@ LIBS: dict[str, dict[str, Any]] = {
     "torch_nhwc": {"module": "torch", "optimizer": {"fused": True}, "channels_last": True},
     "torch_kept": {"module": "torch", "optimizer": {"fused": True}, "channels_last": True, "env": KEEP_MEMORY},
     "torch_compile": {"module": "torch", "compile": True},
+    "torch_nhwc_compile": {"module": "torch", "channels_last": True, "compile": True},
     "jax": {"module": "jax"},
 }
 

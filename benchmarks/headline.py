@@ -64,18 +64,16 @@ def measured(libs: list[str], seeds: int, folder: Path, threads: int, small: boo
     parts: dict[str, list[dict]] = {lib: [] for lib in libs}
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as cache:  # of torch.compile: empty at first, then as warm as it gets
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        try:
-            for seed in range(seeds):
-                for lib in libs:
-                    job = dict(lib=lib, seed=seed, threads=threads, small=small, digits=recipe, data=str(folder))
-                    got = harness.one(command, job | {"started": time.time()}, ROOT, threads, 0)
-                    versions.update(got.pop("versions", {}))
-                    parts[lib].append(got)
-                    said = f"{got['seconds']:.2f} s, {got['accuracies'][-1]:.4f}" if got["status"] == "ok" else got
-                    print(f"seed {seed} {lib}: {said}", file=sys.stderr, flush=True)
-        finally:
-            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+        for seed in range(seeds):
+            for lib in libs:
+                job = dict(lib=lib, seed=seed, threads=threads, small=small, digits=recipe, data=str(folder))
+                got = harness.one(
+                    command, job | {"started": time.time()}, ROOT, threads, 0, {"TORCHINDUCTOR_CACHE_DIR": cache}
+                )
+                versions.update(got.pop("versions", {}))
+                parts[lib].append(got)
+                said = f"{got['seconds']:.2f} s, {got['accuracies'][-1]:.4f}" if got["status"] == "ok" else got
+                print(f"seed {seed} {lib}: {said}", file=sys.stderr, flush=True)
     head = dict(kind="headline", date=str(date.today()), machine=harness.machine(), versions=versions)
     found = head | dict(threads=threads, small=small, seeds=seeds, recipe=recipe, bar=BAR)
     return found | verdict([together(lib, got) for lib, got in parts.items()])

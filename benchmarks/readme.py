@@ -32,6 +32,7 @@ NAMES = {
     "torch_nhwc": "PyTorch, fused, channels_last",
     "torch_kept": "PyTorch, memory kept",
     "torch_compile": "torch.compile",
+    "torch_nhwc_compile": "torch.compile, channels_last",
     "jax": "JAX",
 }
 

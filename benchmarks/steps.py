@@ -27,7 +27,8 @@ from tensorlite.utils.extras import MissingExtraError, require
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_LIBS = (
-    "tensorlite,tensorlite_compiled,tensorlite_nhwc_compiled,torch,torch_fused,torch_nhwc,torch_kept,torch_compile,jax"
+    "tensorlite,tensorlite_compiled,tensorlite_nhwc_compiled,torch,torch_fused,torch_nhwc,torch_kept,torch_compile,"
+    "torch_nhwc_compile,jax"
 )
 
 

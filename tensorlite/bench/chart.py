@@ -20,7 +20,7 @@ COLOURS = {
     "torch_fused": "#e59a98",
     "torch_nhwc": "#b58a3c",
 }
-COLOURS |= {"torch_kept": "#8c4a2f", "torch_compile": "#7d5ba6", "jax": "#5b9a68"}
+COLOURS |= {"torch_kept": "#8c4a2f", "torch_compile": "#7d5ba6", "torch_nhwc_compile": "#b39ddb", "jax": "#5b9a68"}
 INK = "#444444"
 
 

@@ -96,11 +96,16 @@ def run(
 
 
 def one(
-    command: Sequence[str], job: dict[str, Any], folder: str | os.PathLike | None, threads: int, seconds: float
+    command: Sequence[str],
+    job: dict[str, Any],
+    folder: str | os.PathLike | None,
+    threads: int,
+    seconds: float,
+    more: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What one process found."""
+    """What one process found; ``more`` is added to its environment."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    env = {**os.environ, **dict.fromkeys(names, str(threads))}
+    env = {**os.environ, **dict.fromkeys(names, str(threads)), **(more or {})}
     try:
         done = subprocess.run(
             [*command, json.dumps(job)],
