@@ -21,6 +21,7 @@ from tensorlite.nn import hooks as _hooks
 from tensorlite.nn.hooks import Hooked, Hooks
 from tensorlite.nn.parameter import Buffer, Parameter
 from tensorlite.nn.state import Stateful
+from tensorlite.program.trees import PLAIN, Same
 
 M = TypeVar("M", bound="Module")
 
@@ -555,13 +556,19 @@ def register_module_full_backward_hook(hook: Callable[..., Any]) -> Handle:
     return _hooks.add(_hooks_of_all().backward, hook)
 
 
+def _fact(value: Any) -> Any:
+    """A plain value, or a tuple of some, as it is; anything else by what object it is."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return value if all(isinstance(v, PLAIN) for v in parts) else Same(value)
+
+
 def _facts(module: Module) -> tuple:
     """What a module's forward may depend on besides the values of its tensors."""
     d = module.__dict__
-    members = (*module._parameter_names, *module._buffer_names, *module._module_names)
+    members = {*module._parameter_names, *module._buffer_names, *module._module_names}
     return (
-        *((k, v) for k, v in d.items() if v is None or isinstance(v, (bool, int, float, str, tuple))),
-        *((k, id(d[k])) for k in members),
+        *((k, _fact(v)) for k, v in d.items() if k not in members and k != "_hooks"),
+        *((k, id(d[k])) for k in sorted(members)),
         None if module._hooks is None else tuple(tuple(getattr(module._hooks, k)) for k in Hooks.__slots__),
     )
 

@@ -139,6 +139,8 @@ argwhere.ref(lambda input: np.stack(np.nonzero(input), 1))
 @primitive(name="one_hot", torch="nn.functional.one_hot")
 def one_hot_p(xp, x, out, *, classes):
     """1 at place x of a new last dimension, 0 elsewhere."""
+    if x.size and x.min() < 0:
+        raise RuntimeError(f"one_hot: value {x.min()}; Class values must be non-negative.")
     if x.size and x.max() >= classes:
         raise RuntimeError(
             f"one_hot: value {x.max()} for {classes} classes; Class values must be smaller than num_classes."
@@ -186,12 +188,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise DTypeError(
             f"one_hot: got {x.dtype}; wanted int64 (one_hot is only applicable to index tensor of type LongTensor)"
         )
-    if x.size and tensor.min().item() < 0:
-        raise RuntimeError(f"one_hot: value {tensor.min().item()}; Class values must be non-negative.")
     if num_classes == -1:
         if not x.size:
             raise RuntimeError("one_hot: Can not infer total number of classes from empty tensor.")
-        num_classes = int(tensor.max().item()) + 1
+        num_classes = max(int(tensor.max().item()), 0) + 1
     elif num_classes < 0 or (not num_classes and not x.size):
         raise RuntimeError(f"one_hot: num_classes {num_classes}; num_classes should be positive")
     return one_hot_p(tensor, classes=num_classes)

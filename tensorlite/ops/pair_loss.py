@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.autograd import recording
 from tensorlite.autograd.methods import op
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
@@ -337,12 +338,13 @@ def gaussian_nll_loss(
     """(log(var) + (input - target)² / var) / 2: -log of a normal density, without its constant unless ``full``.
 
     ``var`` is a number or a tensor of input's shape, which may lack the last dimension or have size 1 in one. Values
-    below eps count as eps, with the gradient as if they did not.
+    below eps count as eps, with the gradient as if they did not. Negative ones are refused, but count as eps in a
+    compiled function, which reads no numbers.
     """
     name, shape = "gaussian_nll_loss", input._spec.shape
     if not isinstance(var, Tensor):
         var = input.new_full(shape, float(var))
-    if bool((var < 0).any()):
+    if not recording.active() and bool((var < 0).any()):
         raise ValueError(f"{name}: var from {var.min().item()}; var has negative entry/entries")
     if var._spec.shape != shape:
         own = var._spec.shape

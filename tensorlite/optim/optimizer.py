@@ -239,7 +239,8 @@ def _held(optimizer: Optimizer) -> list[tuple[str, Any]]:
 
 
 def _facts(optimizer: Optimizer) -> tuple:
-    return (tuple(tuple(map(id, g["params"])) for g in optimizer.param_groups), len(optimizer.state))
+    kept = (id(v) for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor))
+    return (tuple(tuple(map(id, g["params"])) for g in optimizer.param_groups), len(optimizer.state), tuple(kept))
 
 
 recording.Kind(Optimizer, _held, _facts)

@@ -172,6 +172,14 @@ class Capture:
                 s.name = known[id(s.array)][0][0]
             elif s.kind is UNKNOWN and id(s.array) in plain:
                 s.kind, s.name = CONST, "number"
+        for g in self.gradients:
+            s = None if g.part is None else g.part.storage
+            if s is not None and s.kind in (ARG, UNKNOWN):
+                raise CaptureError(
+                    "compile: .grad of a parameter was set to a tensor that the function did not make; give it a clone"
+                )
+            if s is not None and s.kind is CONST and s.pristine is None:
+                s.pristine = s.array.copy("K")  # begins anew in each run, whatever happens to .grad between
         for step in r.steps:
             for p in step.parts():
                 if p.storage.kind is UNKNOWN:
@@ -184,6 +192,11 @@ class Capture:
         for k, source in enumerate(self.sources):
             if source[0] == "part":
                 _, part, spec, t = source
+                if part.storage.kind is UNKNOWN:
+                    raise CaptureError(
+                        f"compile: the result holds a tensor {list(part.shape)} that is neither made by the function nor "
+                        "an argument, parameter, buffer or optimizer's state; declare it: compile(fn, state=[...])"
+                    )
                 own = [o for o in part.storage.tensors if o is t]
                 self.sources[k] = ("state", own[0]) if own else ("part", part, spec)
 

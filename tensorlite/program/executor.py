@@ -109,7 +109,7 @@ class _Lent:
 
     def __init__(self, array: Any, how: tuple):
         shape, dtype, offset, strides = how
-        self.array = array
+        self.base = array
         pointer, readonly = array.__array_interface__["data"]
         self.__array_interface__ = {
             "data": (pointer + offset, readonly), "shape": shape, "strides": strides, "typestr": dtype.str, "version": 3

@@ -18,13 +18,15 @@ DEPTH, MOST = 8, 1000  # of nested objects; items of one list
 class Reach:
     """The objects of some Kind, the tensors by name, and the plain values that a function's closure and globals hold.
 
-    ``values`` are (container, key, value, name), where the container is a dict or a closure's cell (key None).
+    ``values`` are (container, key, value, name), where the container is a dict or a closure's cell (key None);
+    ``containers`` are lists and dicts, and their names.
     """
 
     def __init__(self, fn: Callable):
         self.holders: dict[int, Any] = {}
         self.tensors: dict[int, tuple[str, Tensor]] = {}
         self.values: list[tuple[Any, Any, Any, str]] = []
+        self.containers: list[tuple[Any, str]] = []
         self._seen: set[int] = set()
         self._keep: list = []
         self._visit(fn, getattr(fn, "__name__", type(fn).__name__), set(), 0)
@@ -51,9 +53,13 @@ class Reach:
             if not _ours(x):
                 self._function(x, depth)
         elif isinstance(x, (list, tuple, set)):
+            if isinstance(x, list) and len(x) <= MOST:
+                self.containers.append((x, name))
             for k, v in enumerate(list(x)[:MOST]):
                 self._visit(v, f"{name}[{k}]", names, depth + 1)
         elif isinstance(x, dict):
+            if len(x) <= MOST:
+                self.containers.append((x, name))
             for k, v in list(x.items())[:MOST]:
                 self._visit(v, f"{name}[{k!r}]", names, depth + 1)
         elif hasattr(x, "__dict__") and not _ours(x) and type(x).__module__ != "builtins":

@@ -23,7 +23,7 @@ from tensorlite.program.executor import Text, fill_settings, settings, stepwise
 from tensorlite.program.passes import apply
 from tensorlite.program.plan import Plan
 from tensorlite.program.record import ARG, BUFFER, CONST, COPY, STATE, Part, Step, Storage
-from tensorlite.program.trees import LEAF, NAMED, describe, flatten, rebuild, source
+from tensorlite.program.trees import LEAF, NAMED, describe, differs, flatten, items_differ, items_of, rebuild, source
 
 MISS = object()  # what a program gives for a call that it was not made for
 
@@ -82,6 +82,8 @@ class Program:
 
         self.mode, self.default = mode(), get_default_dtype()
         self.values = [(c, k, _value(c, k), name) for c, k, _, name in self.reach.values]
+        self.containers = [(x, items_of(x), name) for x, name in self.reach.containers]
+        self.counts = [(o, _count(o)) for o in self.optimizers]
         self.facts = [(x, Kind.of(x).facts(x)) for x in self.holders]  # type: ignore[union-attr]
         self.groups = [
             (g, k, v) for o in self.optimizers for g in o.param_groups for k, v in g.items() if k != "params"
@@ -114,11 +116,17 @@ class Program:
             return "another default dtype"
         for container, key, value, name in self.values:
             now = _value(container, key)
-            if now is not value and (type(now) is not type(value) or now != value):
+            if differs(now, value):
                 return f"{name} is {now!r}, was {value!r}"
+        for container, items, name in self.containers:
+            if items_differ(container, items):
+                return f"{name} holds something else"
+        for optimizer, *count in self.counts:
+            if _count(optimizer) != count[0]:
+                return f"{type(optimizer).__name__} has other groups, parameters or state"
         for group, key, value in self.groups:
             now = group.get(key)
-            if key != "lr" and now is not value and (type(now) is not type(value) or now != value):
+            if key != "lr" and differs(now, value):
                 return f"{key} of an optimizer's group is {now!r}, was {value!r}"
             if key == "lr" and isinstance(now, Tensor) != isinstance(value, Tensor):
                 return "the learning rate became a tensor, or is none any more"
@@ -174,6 +182,10 @@ class Program:
         for container, key, value, _ in self.values:
             read = f"{c(container)}.cell_contents" if key is None else f"{c(container)}.get({key!r})"
             lines.append(f"if differs({read}, {c(value)}): return MISS")
+        for container, items, _ in self.containers:
+            lines.append(f"if items_differ({c(container)}, {c(items)}): return MISS")
+        for optimizer, count in self.counts:
+            lines.append(f"if count({c(optimizer)}) != {c(count)}: return MISS")
         for group, key, value in self.groups:
             if key != "lr":
                 lines.append(f"if differs({c(group)}.get({key!r}), {c(value)}): return MISS")
@@ -217,9 +229,9 @@ class Program:
         lines.append("return " + source(self.out_tree, leaves.__getitem__, c))
         names = text.names | {
             "structure": recording.structure, "recorder": recording.active, "program": self, "MISS": MISS, "mode": mode,
-            "default": get_default_dtype, "differs": _differs, "running": running, "CAPTURE": config.CAPTURE,
+            "default": get_default_dtype, "differs": differs, "running": running, "CAPTURE": config.CAPTURE,
             "Tensor": Tensor, "wrap": wrap, "tick": tick, "last_write": last_write, "apart": apart,
-            "current_node": current_node,
+            "current_node": current_node, "items_differ": items_differ, "count": _count,
         }  # fmt: skip
         self.source = "def replay(args, kwargs):\n" + "\n".join("    " + line for line in lines)
         exec(compile(self.source, f"<tensorlite program {self.name}>", "exec"), names)
@@ -379,10 +391,11 @@ def _value(container: Any, key: Any) -> Any:
     return container.cell_contents if key is None else container.get(key)
 
 
-def _differs(now: Any, then: Any) -> bool:
-    return now is not then and (now.__class__ is not then.__class__ or now != then)
+def _count(optimizer: Any) -> tuple:
+    """How much an optimizer holds: what may change without a word."""
+    return (id(optimizer.state), len(optimizer.state), *[len(g["params"]) for g in optimizer.param_groups])
 
 
 def apart(t: Tensor, others: tuple) -> bool:
     """Whether a tensor shares memory with one of the others."""
-    return any(np.may_share_memory(t._arr, o._arr) for o in others if o is not t)
+    return any(np.may_share_memory(t._arr, o._arr) for o in others)

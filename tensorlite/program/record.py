@@ -115,9 +115,13 @@ COPY = _copy_entry()
 
 def root(array: Any) -> Any:
     """The array that owns (or stands for) the memory."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
+    while True:
+        base = array.base
+        if not isinstance(base, np.ndarray):  # NumPy's as_strided and ours put an object between that has a base
+            base = getattr(base, "base", None)
+            if not isinstance(base, np.ndarray):
+                return array
+        array = base
 
 
 def extent(array: Any) -> int:
@@ -218,6 +222,8 @@ class Recorder:
             index = -1
             if kind is BUFFER:
                 index, self._count = self._count, self._count + 1
+            elif kind is UNKNOWN and not array.size:
+                kind = CONST  # nothing to renew
             s = self.storages[id(base)] = Storage(kind, base, index)
         return Part(s, address(array) - address(base), array.shape, array.strides, array.dtype, array)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from tensorlite.errors import CaptureError
 
 LEAF, TUPLE, NAMED, LIST, DICT, VALUE, OBJECT = "tensor", "tuple", "namedtuple", "list", "dict", "value", "object"
 PLAIN = (bool, int, float, str, bytes, type(None))
+NAN = float("nan")
 
 
 def flatten(value: Any, tensors: list, what: str) -> tuple:
@@ -32,6 +34,8 @@ def flatten(value: Any, tensors: list, what: str) -> tuple:
         return (NAMED, kind, tuple([flatten(v, tensors, what) for v in value]))
     if kind is dict:
         return (DICT, tuple(value), tuple([flatten(v, tensors, what) for v in value.values()]))
+    if kind is float:
+        return (VALUE, kind, value if value == value else NAN, str(value))  # -0.0 is not 0.0, and nan is nan
     if kind in PLAIN:
         return (VALUE, kind, value)
     if isinstance(value, (np.ndarray, np.generic)):
@@ -58,6 +62,30 @@ class Same:
 
     def __repr__(self) -> str:
         return f"<{type(self.value).__name__}>"
+
+
+def differs(now: Any, then: Any) -> bool:
+    """Whether a plain value is another one: 1, 1.0 and True are three, so are 0.0 and -0.0; nan is nan."""
+    if now is then:
+        return False
+    if now.__class__ is not then.__class__:
+        return True
+    return str(now) != str(then) if now.__class__ is float else bool(now != then)
+
+
+def items_differ(container: Any, then: tuple) -> bool:
+    """Whether a list or dict holds other objects, or plain values, than it did (``items_of``)."""
+    now = items_of(container)
+    if len(now) != len(then):
+        return True
+    if not any(map(operator.is_not, now, then)):
+        return False
+    return any(a is not b and (not isinstance(a, PLAIN) or differs(a, b)) for a, b in zip(now, then))
+
+
+def items_of(container: Any) -> tuple:
+    """What a list or dict holds."""
+    return (*container, *container.values()) if isinstance(container, dict) else tuple(container)
 
 
 def rebuild(tree: tuple, leaves: Callable[[int], Any] | list) -> Any:
