@@ -7,6 +7,7 @@ import pytest
 
 import tensorlite as tl
 from tensorlite import config
+from tensorlite.autograd.run import execute, set_seam
 from tensorlite.backends import cpu
 from tensorlite.errors import CaptureError
 
@@ -215,6 +216,41 @@ def test_step_by_step_and_checked():
             on(x, y)
     finally:
         step.entry.kernel = kernel
+
+
+def test_a_forward_that_is_differentiated():
+    w = tl.nn.Parameter(tl.tensor(numbers((4, 9), 5)))
+
+    def f(x):
+        y = (x * w).tanh()
+        return (y * w - x).exp() + y, y * 2
+
+    made = []
+    for call in (*both(f), f):
+        x = tl.tensor(numbers((4, 9), 0)).requires_grad_()
+        w.grad = None
+        one, two = call(x)
+        (one.sum() + (two * two).sum()).backward()
+        made.append([bits(t) for t in (one, two, x.grad, w.grad)])
+    assert made[0] == made[1] == made[2]
+
+
+def test_those_who_watch_ops_see_the_fused_one():
+    on = tl.compile(chain)
+    x, y = (tl.tensor(numbers((4, 9), k)) for k in range(2))
+    want = [bits(t) for t in on(x, y)]
+    seen = []
+
+    def watch(entry, arrays, outs):
+        seen.append(entry.op.name)
+        return execute(entry, arrays, outs)
+
+    set_seam(watch)
+    try:
+        assert [bits(t) for t in on(x, y)] == want
+    finally:
+        set_seam(None)
+    assert seen == ["fused"]
 
 
 def test_plain_kernels_are_left_alone():

@@ -48,9 +48,14 @@ def run(plan: Plan) -> int:
     groups = _Groups(plan.steps, links)
     groups.join()
     outside = {id(p.storage) for p in (*plan.outputs, *plan.lasting)}
+    readers: dict[int, set[int]] = {}
+    for k, step in enumerate(plan.steps):
+        for p in step.ins:
+            if p is not None:
+                readers.setdefault(id(p.storage), set()).add(k)
     steps, count = [], 0
     for members in groups.in_order():
-        made = _fused(plan, members, links, outside) if len(members) > 1 else None
+        made = _fused(plan, members, links, outside, readers) if len(members) > 1 else None
         steps += [plan.steps[k] for k in members] if made is None else [made]
         count += 0 if made is None else len(members)
     plan.steps = steps
@@ -180,6 +185,8 @@ class _Groups:
         """Make one group of two, where nothing has to run between them and one kernel can take both."""
         if a == b or self.links[a].space != self.links[b].space:
             return
+        if len(self.members[a]) + len(self.members[b]) >= MOST:
+            return
         if self._between(a, b) or self._between(b, a):
             return
         both = sorted(self.members[a] + self.members[b])
@@ -201,6 +208,8 @@ class _Groups:
 
     def _between(self, a: int, b: int) -> bool:
         """Whether another group has to run after ``a`` and before ``b``."""
+        if self.after[a] <= {b} or self.before[b] <= {a}:
+            return False
         # no way leads back from behind ``end`` to ``b``: groups that reach across it move it on
         end, last = -1, max(self.members[a][-1], self.members[b][-1])
         while last > end:
@@ -253,12 +262,14 @@ def _apart(members: list[int], links: list) -> bool:
 
 
 # ---- what they become
-def _fused(plan: Plan, members: list[int], links: list, outside: set[int]) -> Step | None:
+def _fused(plan: Plan, members: list[int], links: list, outside: set[int], readers: dict[int, set]) -> Step | None:
     """One step for all members; None where the kernel does not take them."""
     chain = set(members)
-    wanted = outside | {
-        id(p.storage) for k, step in enumerate(plan.steps) if k not in chain for p in step.ins if p is not None
-    }
+
+    def wanted(p: Part) -> bool:
+        s = p.storage
+        return s.kind is not BUFFER or id(s) in outside or not chain.issuperset(readers.get(id(s), ()))
+
     inputs: list[tuple[Part, Any]] = []
     numbers: dict[tuple, int] = {}  # of inputs
     values: dict[tuple, tuple[int, int]] = {}  # a part made here -> (step of the chain, recorded step)
@@ -280,7 +291,7 @@ def _fused(plan: Plan, members: list[int], links: list, outside: set[int]) -> St
         sources.append(read)
     last = links[members[-1]].out
     parts = {links[k].out.key: links[k].out for k in members}
-    kept = [p for key, p in parts.items() if id(p.storage) in wanted or p.storage.kind is not BUFFER]
+    kept = [p for p in parts.values() if wanted(p)]
     outs = (last, *(p for p in kept if p.key != last.key))  # checks compare the first with the last step's
     whole = [how for _, how in inputs].count(None)
     if not whole:
