@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
@@ -65,19 +66,22 @@ def batch_norm_relu_p(
     """relu(batch norm of x), and mean and variance of the batch. Effect: as ``batch_norm``."""
     how = dict(dim=dim, shape=shape, momentum=momentum, eps=eps)
     batch_norm_p.op.fn(xp, x, w, b, running_mean, running_var, out, out_mean, out_var, **how)
-    xp.maximum(out, xp.zeros((), out.dtype), out)
+    xp.maximum(out, xp.zeros((), out.dtype), out=out)
 
 
 @primitive(name="batch_norm_add_relu", mutates=RUNNING, torch=None)
 def batch_norm_add_relu_p(
-    xp, x, w, b, running_mean, running_var, residual, out, out_mean, out_var, *, dim, shape, momentum, eps
-):
+    xp, x, w=None, b=None, running_mean=None, running_var=None, residual=None, out=None, out_mean=None, out_var=None,
+    *, dim, shape, momentum, eps,
+):  # fmt: skip
     """relu(batch norm of x + residual), and mean and variance of the batch. Effect: as ``batch_norm``."""
-    y = xp.empty(out.shape, out.dtype)  # not in two steps: out may be the residual
+    if out.dtype.itemsize == 2:  # ops with effects do their own rounding
+        x, w, b, residual = (None if a is None else a.astype(np.float32) for a in (x, w, b, residual))
+    y = xp.empty(out.shape, x.dtype)  # not in two steps: out may be the residual
     how = dict(dim=dim, shape=shape, momentum=momentum, eps=eps)
     batch_norm_p.op.fn(xp, x, w, b, running_mean, running_var, y, out_mean, out_var, **how)
-    xp.add(y, residual, out)
-    xp.maximum(out, xp.zeros((), out.dtype), out)
+    xp.add(y, residual, y)
+    out[...] = xp.maximum(y, xp.zeros((), y.dtype), out=y)
 
 
 batch_norm_relu_p.spec(batch_norm_p.op.make_spec)
@@ -85,8 +89,9 @@ batch_norm_relu_p.spec(batch_norm_p.op.make_spec)
 
 @batch_norm_add_relu_p.spec
 def _(x, w, b, running_mean, running_var, residual, **how):
-    if residual.shape != x.shape:
-        raise ShapeError(f"batch_norm_add_relu: x {x.shape} and residual {residual.shape}; wanted one shape")
+    if residual is None or residual.shape != x.shape:
+        given = None if residual is None else residual.shape
+        raise ShapeError(f"batch_norm_add_relu: x {x.shape} and residual {given}; wanted one shape")
     if residual.dtype is not x.dtype:
         raise DTypeError(f"batch_norm_add_relu: x {x.dtype.name}, residual {residual.dtype.name}; wanted one dtype")
     return batch_norm_p.op.make_spec(x, w, b, running_mean, running_var, **how)
@@ -117,6 +122,28 @@ def _(g, out, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
 def _(g, out, out_mean, out_var, x, w, w_spec, b_spec, dim, shape, eps, want):
     *found, d = _back(g[0], out, out_mean, out_var, x, w, w_spec, b_spec, dim=dim, shape=shape, eps=eps)
     return (*found, None, None, d)
+
+
+@face(batch_norm_relu_p)
+def batch_norm_relu(
+    x: Tensor, w: Any = None, b: Any = None, running_mean: Any = None, running_var: Any = None, **how: Any
+) -> Tensor:
+    """relu(batch norm of x). Effect: as ``batch_norm``."""
+    return batch_norm_relu_p(x, w, b, running_mean, running_var, **how)[0]
+
+
+@face(batch_norm_add_relu_p)
+def batch_norm_add_relu(
+    x: Tensor,
+    w: Any = None,
+    b: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    residual: Any = None,
+    **how: Any,
+) -> Tensor:
+    """relu(batch norm of x + residual). Effect: as ``batch_norm``."""
+    return batch_norm_add_relu_p(x, w, b, running_mean, running_var, residual, **how)[0]
 
 
 # ---- cases and references
@@ -161,7 +188,7 @@ batch_norm_add_relu_dx_p.cases(_slopes)
 
 def _reference(x, w, b, running_mean, running_var, more, dim, shape, momentum, eps):
     y, *moved = batch_norm_p.op.reference(x, running_mean, running_var, w, b, True, momentum, eps)
-    return np.maximum(y + more, 0), x.mean(dim, keepdims=True), x.var(dim, keepdims=True), *moved
+    return np.maximum(y + more, 0), *moved
 
 
 @batch_norm_relu_p.ref
@@ -170,7 +197,7 @@ def _(x, w=None, b=None, running_mean=None, running_var=None, **how):
 
 
 @batch_norm_add_relu_p.ref
-def _(x, w, b, running_mean, running_var, residual, **how):
+def _(x, w=None, b=None, running_mean=None, running_var=None, residual=0, **how):
     return _reference(x, w, b, running_mean, running_var, residual, **how)
 
 

@@ -19,7 +19,7 @@ from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p,
 def conv_act_p(xp, x, w, b=None, out=None, *, stride, padding, dilation, groups, act):
     """relu(conv2d(x, w, b)); act is "relu"."""
     conv2d_p.op.fn(xp, x, w, b, out, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    xp.maximum(out, xp.zeros((), out.dtype), out)
+    xp.maximum(out, xp.zeros((), out.dtype), out=out)
 
 
 @conv_act_p.spec
