@@ -37,8 +37,7 @@ def net(*more) -> tl.nn.Sequential:
 def everything(model, *optimizers) -> list:
     """Copies of all that training changes."""
     found = [t.detach().clone() for t in model.state_dict().values()]
-    for p in model.parameters():
-        found.append(None if p.grad is None else p.grad.detach().clone())
+    found += [None if p.grad is None else p.grad.detach().clone() for p in model.parameters()]
     for optimizer in optimizers:
         for state in optimizer.state.values():
             found += [v.detach().clone() if isinstance(v, tl.Tensor) else v for v in state.values()]

@@ -586,3 +586,15 @@ def test_what_never_pays_is_given_up():
     with pytest.warns(UserWarning, match="hardly ever replayed"):
         for k in range(compiling.PATIENCE + 3):
             assert f(tl.ones(1), float(k)).item() == k
+
+
+def test_another_models_gradients_do_not_matter():
+    """Two models trained in turns are recorded once each."""
+    steps = []
+    for _ in range(2):
+        model = net()
+        steps.append(tl.compile(training(model, tl.optim.Adam(model.parameters()))))
+    for x, y in batches(6):
+        for step in steps:
+            step(x, y)
+    assert [recordings(step) for step in steps] == [1, 1]

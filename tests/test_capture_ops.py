@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ops_harness import COMPOSITE, FLOATS, TOLERANCE, Case, cases, flat, layouts, ops, reseed, same_bits
+from ops_harness import COMPOSITE, FLOATS, TOLERANCE, Case, cases, layouts, ops, reseed, same_bits
 from test_ops import report
 
 import tensorlite as tl

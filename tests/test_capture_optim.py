@@ -40,7 +40,7 @@ def test_optimizers(name):
         return training(model, optimizer), model, [optimizer], None
 
     step = both(make)
-    assert recordings(step) == 1
+    assert recordings(step) == (2 if "dampening" in name else 1)  # there a first step is another one
 
 
 def test_groups_of_their_own():
@@ -407,7 +407,7 @@ def test_loss_scale_as_state():
         optimizer = tl.optim.SGD(model.parameters(), 0.1)
         scale = tl.tensor(8.0)
 
-        def step(x, y):
+        def step(x, y, model=model, optimizer=optimizer, scale=scale):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
             (loss * scale).backward()
@@ -429,7 +429,7 @@ def test_loss_scale_as_state():
 def test_loss_scale_undeclared():
     model, scale = net(), tl.tensor(8.0)
     f = tl.compile(lambda x: model(x) * scale)
-    with pytest.raises(tl.errors.CaptureError, match="scale.*declare it"):
+    with pytest.raises(tl.errors.CaptureError, match=r"scale.*declare it"):
         f(tl.ones(2, 4))
 
 

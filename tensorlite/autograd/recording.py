@@ -114,6 +114,12 @@ def optimizer(x: Any) -> None:
         recorder.stepped(x)
 
 
+def stepping(group: dict | None) -> None:
+    """The steps that follow are those of one group of an optimizer; or no longer."""
+    if recorder is not None and active():
+        recorder.group = group
+
+
 def module(x: Any) -> None:
     """A module's forward runs."""
     if recorder is not None and active():

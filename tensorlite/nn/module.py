@@ -420,6 +420,19 @@ class Module(Stateful, Hooked):
         recording.changed()
         return self
 
+    def compile(self, *, state: Any = (), options: dict[str, Any] | None = None, **unused: Any) -> None:
+        """Compile this module's forward in place (``tensorlite.compile``); hooks of its own go on running each call.
+
+        Args:
+            state, options: as of ``tensorlite.compile``; its other keywords are taken for PyTorch's sake.
+        """
+        from tensorlite.program.compiled import Compiled, mode_options
+
+        mode_options(options or {})
+        self.__dict__.pop("forward", None)
+        self.__dict__["forward"] = Compiled(self.forward, (state, self), options)
+        recording.changed()
+
     def to(self: M, *args: Any, **kwargs: Any) -> M:
         """Move parameters and buffers to a device, floating-point ones to a dtype: ``to(device)``, ``to(dtype)``,
         ``to(device, dtype)``, ``to(tensor)``. A ``memory_format`` is for those of 4 dimensions."""

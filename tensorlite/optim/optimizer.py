@@ -111,8 +111,11 @@ class Optimizer:
             if closure is not None:
                 with enable_grad():
                     loss = closure()
+            own = type(self).__module__.startswith("tensorlite.")  # what it does to its settings is known
             for group in self.param_groups:
+                recording.stepping(group if own else None)
                 self._update(group)
+            recording.stepping(None)
         self._steps_taken += 1
         for hook in list(self._post_hooks.values()):
             hook(self, () if closure is None else (closure,), {})

@@ -79,6 +79,7 @@ class Capture:
         for g, now in found:
             self._note_gradient(g, now)
         self._resolve(state)
+        self._forget_others(declared)
         self.result_specs = [t._spec for t in self.results]
         result = found = now = None
         self.results = self.out_grads = []
@@ -143,6 +144,19 @@ class Capture:
             g.part, g.spec = self.recorder.part(now._arr), now._spec
         g.now = now is not None
 
+    def _forget_others(self, declared: list[Tensor]) -> None:
+        """Leave out the leaves that have nothing to do with this function: another model's gradients come and go."""
+        mine = {id(t) for t in (*declared, *self.arguments)}
+        for x in self.holders.values():
+            mine |= {id(t) for _, t in recording.Kind.of(x).tensors(x)}  # type: ignore[union-attr]
+        used = self.recorder.storages
+
+        def concerned(g: Gradient) -> bool:
+            changed = g.part is not None or g.free or g.now != (g.before is not None)
+            return changed or id(g.tensor) in mine or (g.before is not None and id(root(g.before._arr)) in used)
+
+        self.gradients = [g for g in self.gradients if concerned(g)]
+
     def _resolve(self, state: dict[int, tuple]) -> None:
         """Find out what every storage is that no step made."""
         r = self.recorder
@@ -194,8 +208,8 @@ class Capture:
                 _, part, spec, t = source
                 if part.storage.kind is UNKNOWN:
                     raise CaptureError(
-                        f"compile: the result holds a tensor {list(part.shape)} that is neither made by the function nor "
-                        "an argument, parameter, buffer or optimizer's state; declare it: compile(fn, state=[...])"
+                        f"compile: the result holds a tensor {list(part.shape)} that is neither made by the function "
+                        "nor an argument, parameter, buffer or optimizer's state; declare it: compile(fn, state=[...])"
                     )
                 own = [o for o in part.storage.tensors if o is t]
                 self.sources[k] = ("state", own[0]) if own else ("part", part, spec)

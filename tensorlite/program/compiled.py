@@ -63,6 +63,9 @@ class Compiled:
             found = self._bound[id(instance)] = (instance, bound)
         return found[1]
 
+    def __reduce__(self) -> Any:
+        return Compiled, (self.fn, self._state, self.options)
+
     @property
     def plan(self) -> Plan:
         """The steps of the program that ran last."""
@@ -141,6 +144,7 @@ class Compiled:
             if tree in self._unsettled:
                 raise CaptureError(f"compile: {self._name()} does not do the same twice from the same state: {found}")
             self._unsettled.add(tree)
+            first.recorder.forget_states()
             self._say(f"{self._name()} runs as it is once: {found}")
             return None
         del first

@@ -82,9 +82,11 @@ class Text:
         self._known[part.key] = f"a{index}"
 
     def steps(self) -> None:
-        for step in self.plan.steps:
+        for k, step in enumerate(self.plan.steps):
             arrays = ", ".join(map(self.array, (*step.ins, *step.outs)))
-            self.lines.append(f"{self.constant(kernel_for(step), 'k')}({arrays})")
+            name = self.constant(kernel_for(step), "k") if step.group is None else f"step{k}"  # may be bound anew
+            self.names[name] = kernel_for(step)
+            self.lines.append(f"{name}({arrays})")
 
 
 def kernel_for(step: Step) -> Callable:

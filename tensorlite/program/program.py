@@ -50,6 +50,7 @@ class Program:
         self.reach = capture.reach  # keeps what it found
         self.holders = list(capture.holders.values())
         self.optimizers = list(r.optimizers.values())
+        self.taken = [(o, r.taken[id(o)]) for o in self.optimizers]
         self.gradients = [g for g in capture.gradients if g.now or g.free or g.before is not None]
         self.none_before = [g.leaf for g in capture.gradients if g.before is None and not g.free and g.part is not None]
 
@@ -88,6 +89,7 @@ class Program:
         self.groups = [
             (g, k, v) for o in self.optimizers for g in o.param_groups for k, v in g.items() if k != "params"
         ]
+        self.bound = [self._bound(g, k, v) for g, k, v in self.groups]
         self.picks = running.picks[0]
         self.counter = recording.structure[0]
         self.run = self._compile()
@@ -124,9 +126,9 @@ class Program:
         for optimizer, *count in self.counts:
             if _count(optimizer) != count[0]:
                 return f"{type(optimizer).__name__} has other groups, parameters or state"
-        for group, key, value in self.groups:
+        for n, (group, key, value) in enumerate(self.groups):
             now = group.get(key)
-            if key != "lr" and differs(now, value):
+            if key != "lr" and differs(now, value) and not self.bind(n):
                 return f"{key} of an optimizer's group is {now!r}, was {value!r}"
             if key == "lr" and isinstance(now, Tensor) != isinstance(value, Tensor):
                 return "the learning rate became a tensor, or is none any more"
@@ -157,6 +159,30 @@ class Program:
         self.counter = recording.structure[0]
         return ""
 
+    def _bound(self, group: dict, key: str, value: Any) -> list[int]:
+        """The steps whose kernel takes a setting of a group as a constant and nothing else depends on it."""
+        if not all(isinstance(v, float) for v in _parts(value)):
+            return []
+        steps = ((k, s) for k, s in enumerate(self.plan.steps) if s.group is group)
+        return [k for k, s in steps if key in s.entry.kw and s.entry.kw[key] == value]
+
+    def bind(self, n: int) -> bool:
+        """Give the optimizer's kernels a setting that changed, as schedulers of momentum do; False where that is not
+        enough: zero is a step of another form."""
+        group, key, value = self.groups[n]
+        now = group.get(key)
+        if not self.bound[n] or now.__class__ is not value.__class__ or len(_parts(now)) != len(_parts(value)):
+            return False
+        if any(b.__class__ is not float or bool(a) != bool(b) for a, b in zip(_parts(value), _parts(now))):
+            return False
+        for k in self.bound[n]:
+            step = self.plan.steps[k]
+            old = step.entry
+            step.entry = old.op.entry(old.specs, old.kw | {key: now})
+            self.names[f"step{k}"] = step.entry.kernel
+        self.groups[n] = (group, key, now)
+        return True
+
     def _refuse_overlaps(self, capture: Capture, written: dict) -> None:
         """Arguments had memory of their own while recorded: where one is written, that must not matter."""
         if not self.written_args:
@@ -186,9 +212,10 @@ class Program:
             lines.append(f"if items_differ({c(container)}, {c(items)}): return MISS")
         for optimizer, count in self.counts:
             lines.append(f"if count({c(optimizer)}) != {c(count)}: return MISS")
-        for group, key, value in self.groups:
+        for n, (group, key, _) in enumerate(self.groups):
             if key != "lr":
-                lines.append(f"if differs({c(group)}.get({key!r}), {c(value)}): return MISS")
+                test = f"differs({c(group)}.get({key!r}), groups[{n}][2])"
+                lines.append(f"if {test} and not program.bind({n}): return MISS")
         for leaf in self.none_before:
             lines.append(f"if {c(leaf)}.grad is not None: return MISS")
         for g in self.gradients:
@@ -230,10 +257,12 @@ class Program:
         names = text.names | {
             "structure": recording.structure, "recorder": recording.active, "program": self, "MISS": MISS, "mode": mode,
             "default": get_default_dtype, "differs": differs, "running": running, "CAPTURE": config.CAPTURE,
+            "groups": self.groups,
             "Tensor": Tensor, "wrap": wrap, "tick": tick, "last_write": last_write, "apart": apart,
             "current_node": current_node, "items_differ": items_differ, "count": _count,
         }  # fmt: skip
         self.source = "def replay(args, kwargs):\n" + "\n".join("    " + line for line in lines)
+        self.names = names
         exec(compile(self.source, f"<tensorlite program {self.name}>", "exec"), names)
         return names["replay"]
 
@@ -301,8 +330,8 @@ class Program:
             lines.append(f"{c(leaf)}.grad = {c(t)}")
         for leaf in self.grads_dropped:
             lines.append(f"{c(leaf)}.grad = None")
-        for o in self.optimizers:
-            lines.append(f"{c(o)}._steps_taken += 1")
+        for o, taken in self.taken:
+            lines.append(f"{c(o)}._steps_taken += {taken}")
         return lines
 
     # ---- step by step
@@ -325,8 +354,8 @@ class Program:
             leaf.grad = t
         for leaf in self.grads_dropped:
             leaf.grad = None
-        for o in self.optimizers:
-            o._steps_taken += 1
+        for o, taken in self.taken:
+            o._steps_taken += taken
         parts = iter(made)
         leaves: list = []
         for s in self.sources:
@@ -389,6 +418,10 @@ def _saved(forward: list[Step], back: list[Step]) -> list[Part]:
 
 def _value(container: Any, key: Any) -> Any:
     return container.cell_contents if key is None else container.get(key)
+
+
+def _parts(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _count(optimizer: Any) -> tuple:

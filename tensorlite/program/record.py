@@ -71,11 +71,12 @@ class Part:
 class Step:
     """One run of a kernel: what was read, what was made, and which inputs were written."""
 
-    __slots__ = ("entry", "ins", "line", "module", "origin", "outs", "writes")
+    __slots__ = ("entry", "group", "ins", "line", "module", "origin", "outs", "writes")
 
     def __init__(self, entry: Any, ins: tuple, outs: tuple, writes: tuple, module: str = "", line: Any = None):
         self.entry, self.ins, self.outs, self.writes = entry, ins, outs, writes
         self.module, self.line = module, line
+        self.group: dict | None = None  # of the optimizer that steps here
         self.origin = -1  # the recorded step that it is, or the last of those that it stands for
 
     @property
@@ -161,6 +162,7 @@ class Recorder:
         self.values: list[list] | None = [] if keep else None
         self.gradients: dict[int, Any] = {}  # id of a leaf -> what .grad it had
         self.walked = False  # whether a backward ran and freed its graph
+        self.group: dict | None = None
         self._count = 0
         for k, t in enumerate(arguments):
             self.storages[id(root(t._arr))] = Storage(ARG, root(t._arr), k)
@@ -174,6 +176,8 @@ class Recorder:
             )
         self._groups: dict[int, list] = {}
         self._steps_taken: dict[int, int] = {}
+        self._kept: dict[int, dict] = {}
+        self.taken: dict[int, int] = {}  # how many steps each optimizer took
         recording.recorder = self
         self._layer = self.layer  # one object, to be found again
         tracing.add_layer(self._layer)
@@ -186,7 +190,21 @@ class Recorder:
             if s.pristine is not None and s.kind is not BUFFER:
                 s.array[...] = s.pristine
         for x in self.optimizers.values():
+            self.taken[id(x)] = x._steps_taken - self._steps_taken[id(x)]
             x._steps_taken = self._steps_taken[id(x)]
+        if exc[0] is not None:
+            self.forget_states()
+
+    def forget_states(self) -> None:
+        """Take away what optimizers began to keep in this run, so that their next step is a first step again."""
+        for x in self.optimizers.values():
+            kept = self._kept[id(x)]
+            for p in list(x.state):
+                if p not in kept:
+                    del x.state[p]
+                else:
+                    for key in x.state[p].keys() - kept[p].keys():
+                        del x.state[p][key]
 
     def layer(self, inner: Callable, entry: Any, arrays: tuple, outs: tuple | None) -> Any:
         if threading.get_ident() != self.thread:
@@ -207,7 +225,7 @@ class Recorder:
         return made
 
     def note(self, step: Step) -> None:
-        step.origin = len(self.steps)
+        step.origin, step.group = len(self.steps), self.group
         for p in step.parts():
             if p.storage.first < 0:
                 p.storage.first = step.origin
@@ -261,6 +279,7 @@ class Recorder:
         if id(optimizer) not in self.optimizers:
             self.optimizers[id(optimizer)] = optimizer
             self._steps_taken[id(optimizer)] = optimizer._steps_taken
+            self._kept[id(optimizer)] = {p: dict(kept) for p, kept in optimizer.state.items()}
             self._groups[id(optimizer)] = [dict(g) for g in optimizer.param_groups]
 
     def entered(self, module: Any) -> None:
@@ -268,7 +287,8 @@ class Recorder:
 
     def dropped(self, tensor: Tensor) -> None:
         g = self.gradients.get(id(tensor._node))
-        untouched = g is not None and g.leaf.grad is g.before and not self.optimizers
+        stepped = (p for o in self.optimizers.values() for group in o.param_groups for p in group["params"])
+        untouched = g is not None and g.leaf.grad is g.before and not any(p is tensor for p in stepped)
         if untouched and (g.before is None or id(root(g.before._arr)) not in self.storages):
             self.dropped_grads.add(id(g.leaf))
 
