@@ -16,8 +16,11 @@ from tensorlite.program.executor import as_memory, cut, fill_settings, kernel_fo
 from tensorlite.program.record import ARG
 
 BAR = 0.1  # of a step: above it a C++ executor would be worth having
-SAMPLE = 0.0003  # seconds: a time is that of as many calls as take this long,
-MOST = 64  # but no more, because a kernel that works in place would lead its numbers astray
+SAMPLE, SAMPLE_ALONE = (
+    0.01,
+    0.001,
+)  # seconds: a time is that of as many calls of the step, of a kernel, as take this long
+MOST = 64  # calls of a kernel in a row: one that works in place would lead its numbers astray
 
 
 def calls(step: Compiled, batch: tuple) -> list[tuple[str, Callable, list, list]]:
@@ -51,7 +54,9 @@ def _nothing(*arrays: Any) -> None:
 
 
 def _timed(call: Callable, arrays: Any, count: int) -> float:
+    """Seconds a call, after one that fills the caches and wakes the threads."""
     clock = time.perf_counter
+    call(*arrays)
     turns = range(count)
     start = clock()
     for _ in turns:
@@ -59,8 +64,8 @@ def _timed(call: Callable, arrays: Any, count: int) -> float:
     return (clock() - start) / count
 
 
-def _count(call: Callable, arrays: Any) -> int:
-    return int(min(max(SAMPLE / max(_timed(call, arrays, 1), 1e-9), 1), MOST))
+def _count(call: Callable, arrays: Any, sample: float, least: int, most: int) -> int:
+    return int(min(max(sample / max(_timed(call, arrays, 1), 1e-9), least), most))
 
 
 def measure(
@@ -80,8 +85,8 @@ def measure(
         step(batch)
     made = calls(step, batch)
     before = [[w.copy() for w in written] for *_, written in made]
-    counts = [_count(kernel, arrays) for _, kernel, arrays, _ in made]
-    whole = _count(step, (batch,))
+    counts = [_count(kernel, arrays, SAMPLE_ALONE, 2, MOST) for _, kernel, arrays, _ in made]
+    whole = _count(step, (batch,), SAMPLE, 3, 1000)
 
     def row(_: Any) -> None:
         for _, kernel, arrays, _ in made:
