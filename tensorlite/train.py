@@ -53,9 +53,9 @@ class Trainer:
         l1, l2: the factors of sum |w| and sum w * w, over parameters of two dimensions or more (weights, not biases),
             that are added to the loss. They count in the gradient, not in the losses that are reported.
         device: where batches are moved to; None leaves them where they are.
-        compile: record what is done to a batch of a shape, and replay it (``tensorlite.compile``); only the order of
-            some sums is another. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on stderr
-            says why. Python's own side effects in ``compute`` are not replayed: turn it off for those.
+        compile: record what is done to a batch of a shape, and replay it (``tensorlite.compile``): only the order of
+            some sums is another. What cannot be recorded (a loss that reads numbers) runs as it is, and one line on
+            stderr says why. Python's own side effects in ``compute`` are not replayed: turn it off for those.
 
     >>> import tensorlite as tl
     >>> from tensorlite.train import Trainer

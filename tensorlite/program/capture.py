@@ -16,7 +16,7 @@ from tensorlite.autograd.weak import numbers
 from tensorlite.errors import CaptureError
 from tensorlite.program.explore import Reach
 from tensorlite.program.record import ARG, CONST, STATE, UNKNOWN, Part, Recorder, Storage, root
-from tensorlite.program.trees import flatten, rebuild
+from tensorlite.program.trees import PLAIN, flatten, rebuild
 
 
 class Gradient:
@@ -95,9 +95,14 @@ class Capture:
         """The plain values that the function reaches, and what its modules are set to."""
         found = {name: c.cell_contents if k is None else c.get(k) for c, k, _, name in self.reach.values}
         for x in self.holders.values():
-            for k, fact in enumerate(recording.Kind.of(x).facts(x)):  # type: ignore[union-attr]
-                pair = isinstance(fact, tuple) and len(fact) == 2 and isinstance(fact[0], str)
-                found[f"{fact[0] if pair else k} of {type(x).__name__} at {id(x):#x}"] = fact
+            for fact in recording.Kind.of(x).facts(x):  # type: ignore[union-attr]
+                if (
+                    isinstance(fact, tuple)
+                    and len(fact) == 2
+                    and isinstance(fact[0], str)
+                    and isinstance(fact[1], PLAIN)
+                ):
+                    found[f"{fact[0]} of {type(x).__name__} at {id(x):#x}"] = fact[1]
         return found
 
     def _results(self, result: Any) -> None:
