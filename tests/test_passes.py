@@ -225,6 +225,37 @@ def test_gradients_of_the_winners(channels, last):
     assert names.count("relu_pool_dx") == (channels != 16)
 
 
+def test_layouts_that_undo_one_another():
+    conv = nn.Conv2d(3, 4, 3).to(memory_format=tl.channels_last)
+
+    def there_and_back(x):
+        y = conv(x).contiguous().contiguous(memory_format=tl.channels_last)
+        return y.contiguous().clone().contiguous(memory_format=tl.channels_last) * 2
+
+    x = _x(2, 3, 6, 6).contiguous(memory_format=tl.channels_last)
+    off, on = (tl.compile(there_and_back, options={"layout": layout, "elementwise": False}) for layout in (False, True))
+    with tl.no_grad():
+        wanted = there_and_back(x)
+        for compiled in (off, on):
+            got = compiled(x)
+            np.testing.assert_array_equal(got.numpy(), wanted.numpy())
+            assert got.stride() == wanted.stride()
+    assert _steps(off).count("laid") + _steps(off).count("clone") == 5
+    assert _steps(on) == ["conv2d", "mul"]
+
+
+def test_a_copy_that_outlives_a_write_stays():
+    def fn(x):
+        y = x.exp()
+        kept = y.clone()
+        y.mul_(2)
+        return kept + y
+
+    compiled = tl.compile(fn)
+    x = _x(4, 5)
+    np.testing.assert_array_equal(compiled(x).numpy(), fn(x).numpy())
+
+
 def test_dead_steps_go():
     def fn(x):
         x.exp().sum()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorlite.program.passes import dead, elementwise, epilogue, winners
+from tensorlite.program.passes import dead, elementwise, epilogue, layout, winners
 from tensorlite.program.plan import Plan
 
 # in this order; each takes a plan and says how much it did. All but the winners leave every bit as it was
 PASSES: dict[str, Callable[[Plan], int]] = {
+    "layout": layout.run,
     "dead": dead.run,
     "epilogue": epilogue.run,
     "winners": winners.run,

@@ -26,8 +26,14 @@ class Graph:
         for p in step.written():
             self.writers.setdefault(id(p.storage), []).append(k)
         for p in step.ins:
-            if p is not None and k not in self.readers.setdefault(id(p.storage), []):
-                self.readers[id(p.storage)].append(k)
+            if p is not None:
+                self._note_reader(k, p)
+
+    def _note_reader(self, k: int, part: Part) -> None:
+        readers = self.readers.setdefault(id(part.storage), [])
+        if k not in readers:
+            readers.append(k)
+            readers.sort()
 
     def maker(self, part: Part | None) -> int | None:
         """The one step that writes a part's buffer, all of it at once; None where there is no such step."""
@@ -78,6 +84,21 @@ class Graph:
         self.steps[at] = step
         self._note(at, step)
         self.count += len(gone) - 1
+
+    def read_instead(self, k: int, old: Part, new: Part) -> None:
+        """Let step k read another part in place of one that is equal."""
+        step = self.steps[k]
+        ins = tuple([new if p is not None and p.key == old.key else p for p in step.ins])  # type: ignore[union-attr]
+        made = Step(step.entry, ins, step.outs, step.writes, step.module, step.line)  # type: ignore[union-attr]
+        made.origin = step.origin  # type: ignore[union-attr]
+        self.steps[k] = made
+        self.readers[id(old.storage)].remove(k)
+        self._note_reader(k, new)
+
+    def remove(self, k: int) -> None:
+        """Take a step away that nobody reads."""
+        self.steps[k] = None
+        self.count += 1
 
     def finish(self) -> int:
         """Write the steps back; gives how many went away."""
