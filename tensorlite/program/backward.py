@@ -115,7 +115,7 @@ def _laid(g: Tensor, spec: Any) -> Tensor:
 def _argument(index: int, of: Storage) -> Storage:
     s = Storage.__new__(Storage)
     s.kind, s.index, s.array, s.nbytes = ARG, index, None, of.nbytes
-    s.pristine = s.source = None
+    s.pristine = s.source = s.alive = None
     s.tensors, s.first, s.name = [], -1, ""
     return s
 

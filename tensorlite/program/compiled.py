@@ -149,8 +149,10 @@ class Compiled:
             return None
         del first
 
+        fn = self.fn  # not self, which holds the program: the two should die without a search for cycles
+
         def again(others: list[Tensor]) -> Capture:
-            return Capture(self.fn, tree, others, fixed, declared, keep=True)
+            return Capture(fn, tree, others, fixed, declared, keep=True)
 
         return Program(self._name(), second, mode_options(self.options), again)
 

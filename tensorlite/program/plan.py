@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.backends import CPU, backend
 from tensorlite.program.record import ARG, BUFFER, CONST, COPY, SETTING, STATE, Part, Step, Storage
 
 ALIGNMENT = 64
@@ -82,7 +83,7 @@ class Plan:
     def arena(self) -> Any:
         """The one block of memory that all buffers lie in; made when first needed."""
         if self._arena is None:
-            block = np.zeros(self.arena_bytes + ALIGNMENT, np.uint8)
+            block = backend(CPU).maker((self.arena_bytes + ALIGNMENT,), np.uint8)()
             start = -block.ctypes.data % ALIGNMENT
             self._arena = block[start : start + self.arena_bytes]
         return self._arena

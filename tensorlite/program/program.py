@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,7 @@ class Program:
         outputs = [s[1] for s in self.sources if s[0] == "part"]
         lasting = [g.part for g in capture.gradients if g.part is not None]
         saved = _saved(forward, [*back, *_asked(capture.end_parts)])
+        r.check_leaks()
         self.plan = Plan(forward, [*outputs, *saved], lasting, name)
         apply(self.plan, passes)
         self.backward = Backward(capture, back, saved, self, passes) if at >= 0 else None
@@ -93,7 +95,6 @@ class Program:
         self.picks = running.picks[0]
         self.counter = recording.structure[0]
         self.run = self._compile()
-        r.check_leaks([*outputs, *lasting, *_asked(capture.end_parts)[0].ins])
 
     # ---- guards, slow and with reasons
     def misfit(self, args: tuple, kwargs: dict) -> str:
@@ -255,7 +256,8 @@ class Program:
             )
         lines.append("return " + source(self.out_tree, leaves.__getitem__, c))
         names = text.names | {
-            "structure": recording.structure, "recorder": recording.active, "program": self, "MISS": MISS, "mode": mode,
+            "structure": recording.structure, "recorder": recording.active, "MISS": MISS, "mode": mode,
+            "program": weakref.proxy(self),  # so that a program and its function die without a search for cycles
             "default": get_default_dtype, "differs": differs, "running": running, "CAPTURE": config.CAPTURE,
             "groups": self.groups,
             "Tensor": Tensor, "wrap": wrap, "tick": tick, "last_write": last_write, "apart": apart,
@@ -304,13 +306,14 @@ class Program:
                 own = f"x{count[0]}"
                 count[0] += 1
                 lines.append(f"{own} = {name}[{c(tree[1][j]) if kind == 'dict' else j}]")
-                visit(t, own)
+                visit(t, own)  # noqa: F821 - deleted at the end
 
         visit(self.tree[1][0], "args")
         if self.tree[1][1][1]:
             visit(self.tree[1][1], "kwargs")
         else:
             lines.append("if kwargs: return MISS")
+        del visit  # which holds itself, and self with it
         for j in self.written_args:
             k = self.positions[j]
             others = ", ".join(f"t{m}" for m in range(len(self.specs)) if m != k)

@@ -6,6 +6,7 @@ that was there before is copied first and put back at the end, so that recording
 
 from __future__ import annotations
 
+import functools
 import gc
 import linecache
 import sys
@@ -28,14 +29,16 @@ UNKNOWN = "unknown"
 class Storage:
     """Memory that a program uses: what it is, and what is known of it.
 
-    ``index`` counts arguments and buffers; ``array`` is the memory while it is recorded, and of state for ever.
+    ``index`` counts arguments and buffers. ``array`` is the memory, but of buffers, which live as long as the run needs
+    them: of those there is ``alive``, a weak reference to it.
     """
 
-    __slots__ = ("array", "first", "index", "kind", "nbytes", "name", "pristine", "source", "tensors")
+    __slots__ = ("alive", "array", "first", "index", "kind", "nbytes", "name", "pristine", "source", "tensors")
 
     def __init__(self, kind: str, array: Any, index: int = -1):
         self.kind, self.array, self.index = kind, array, index
         self.nbytes = extent(array)
+        self.alive: Any = None
         self.pristine: Any = None  # a copy from before the first write, of what was not made by a step
         self.source: Any = None  # (group, key) of a setting
         self.tensors: list = []  # of state
@@ -218,20 +221,22 @@ class Recorder:
         for p in (*writes, *(targets or ())):
             self.before_write(p.storage)
         made = inner(entry, arrays, outs)
+        results = outs
         if targets is None:
             results = made if isinstance(made, tuple) else (made,) if entry.outs else ()
             targets = tuple([self.part(o, BUFFER) for o in results])
-        self.note(Step(entry, ins, targets, writes, tracing.module_path(), user_line()))
+        step = Step(entry, ins, targets, writes, tracing.module_path(), user_line())
+        self.note(step, [*results, *(a for p, a in zip(ins, arrays) if any(p is w for w in writes))])
         return made
 
-    def note(self, step: Step) -> None:
+    def note(self, step: Step, written: list) -> None:
         step.origin, step.group = len(self.steps), self.group
         for p in step.parts():
             if p.storage.first < 0:
                 p.storage.first = step.origin
         self.steps.append(step)
         if self.values is not None:
-            self.values.append([p.array.copy() for p in step.written()])
+            self.values.append([a.copy() for a in written])
 
     def part(self, array: Any, kind: str = UNKNOWN) -> Part:
         base = root(array)
@@ -243,7 +248,11 @@ class Recorder:
             elif kind is UNKNOWN and not array.size:
                 kind = CONST  # nothing to renew
             s = self.storages[id(base)] = Storage(kind, base, index)
-        return Part(s, address(array) - address(base), array.shape, array.strides, array.dtype, array)
+            if kind is BUFFER:  # it may die in the run as it would without us, and another have its id
+                s.array, forget = None, functools.partial(self.storages.pop, id(base))
+                s.alive = weakref.ref(base, lambda _: forget(None))
+        kept = None if s.kind is BUFFER else array
+        return Part(s, address(array) - address(base), array.shape, array.strides, array.dtype, kept)
 
     def before_write(self, s: Storage) -> None:
         if s.pristine is None and s.kind is not BUFFER:
@@ -263,7 +272,7 @@ class Recorder:
         into, from_ = self.part(target, BUFFER), self.part(source)
         self.before_write(into.storage)
         target[...] = source
-        self.note(Step(COPY, (from_,), (into,), (), tracing.module_path(), user_line()))
+        self.note(Step(COPY, (from_,), (into,), (), tracing.module_path(), user_line()), [target])
 
     def refuse(self, message: str) -> None:
         line = user_line()
@@ -304,27 +313,14 @@ class Recorder:
                             "the compiled function, which a replay would not do; step the scheduler outside of it"
                         )
 
-    def check_leaks(self, others: list[Part]) -> None:
-        """Refuse a run whose tensors live on in an attribute or a list: a replay would not renew them.
-
-        What was recorded, ``others`` too, lets go of the arrays that it made.
-        """
-        watched = []
-        for step in self.steps:
-            for p in step.outs:
-                s = p.storage
-                if s.kind is BUFFER and s.first == step.origin:
-                    watched.append((weakref.ref(s.array), step))
-        for s in self.storages.values():
-            if s.kind is BUFFER:
-                s.array = None
-        for p in (*others, *(p for step in self.steps for p in (*step.parts(), *step.writes))):
-            if p is not None and p.storage.kind is BUFFER:
-                p.array = None
-        if any(ref() is not None for ref, _ in watched):
+    def check_leaks(self) -> None:
+        """Refuse a run whose tensors live on in an attribute or a list: a replay would not renew them."""
+        made = [(p.storage, step) for step in self.steps for p in step.outs if p.storage.first == step.origin]
+        buffers = [(s, step) for s, step in made if s.kind is BUFFER]
+        if any(s.alive() is not None for s, _ in buffers):
             gc.collect()
-        for ref, step in watched:
-            if ref() is not None:
+        for s, step in buffers:
+            if s.alive() is not None:
                 raise CaptureError(
                     f"compile: the result of {step.name} is kept after the function returned (in an attribute, a list, "
                     "a hook); a replay would not renew it. Return it, or declare a tensor with state= and write to that"
