@@ -174,6 +174,17 @@ def test_every_tile_of_depthwise_kernels(d, isa):
                 Given(plain_sizes(1, 2, 2, (rows, width + rows - 1), (1, rows), 2), d, rng).check()
 
 
+@each_isa
+@each_dtype
+def test_every_width_of_a_strided_plane(d, isa):
+    """Rows of depthwise planes whose last pixels are a part of a vector of each place in a stride."""
+    rng = np.random.default_rng(0)
+    with config.ISA(isa):
+        for width, stride in itertools.product(range(1, 2 * lanes(isa, d) + 4), (2, 3)):
+            pad = (1, 1, width % 3, 1) if width > 1 else (1, 1, 1, 1)
+            Given((2, 2, 2, (4, width), (3, 3), (2, stride), (1, 1), pad, 2), d, rng).check()
+
+
 @pytest.mark.slow
 @each_isa
 @each_dtype
@@ -182,7 +193,8 @@ def test_every_tile_of_few_channels(d, isa):
     rng, one = np.random.default_rng(0), lanes(isa, d)
     with config.ISA(isa):
         for o, width in itertools.product(range(1, 18), {max(8, k * one) for k in (1, 2, 3, 5)}):
-            Given(plain_sizes(1, 2, o, (1, width), (1, 1)), d, rng).check()
+            for rows in (1, 2):  # a stride of rows: not as a run of all pixels
+                Given((1, 2, o, (1, width), (1, 1), (rows, 1), (1, 1), (0, 0, 0, 0), 1), d, rng).check()
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ PoolGradient<T> winners_dw_kernel(const Conv& c);
 template <class T>
 PoolGradient<T> winners_dx_kernel(const Conv& c);
 
-// conv_planes_dx.cpp: dx of few channels, dy in planes.
+// conv_planes_dx.cpp: dx of few channels, of either layout.
 bool fits_planes_dx(const Conv& c);
 template <class T>
 ConvKernel<T> planes_dx(const Conv& c);

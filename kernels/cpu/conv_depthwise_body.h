@@ -308,8 +308,23 @@ static void copy_plane(const tl::Depthwise& d, const T* plane, T* copy) {
                 store(even + k / 2, evens<T>(a, b));
                 store(odd + k / 2, odds<T>(a, b));
             }
+#if TL_LEVEL == 2
+            if (k < width) {  // zeros reach into the zeros behind the row
+                const Vec<T> a = load_first(plane + k, std::min(L, width - k));
+                const Vec<T> b = load_first(plane + k + L, std::max<std::int64_t>(width - k - L, 0));
+                store(even + k / 2, evens<T>(a, b));
+                store(odd + k / 2, odds<T>(a, b));
+            }
+            k = width;
+#endif
         }
-        for (; k < width; ++k) row[(before + k) % stride * d.part + (before + k) / stride] = plane[k];
+        if (k == width) continue;
+        std::int64_t side = (before + k) % stride;
+        for (T* to = row + side * d.part + (before + k) / stride; k < width; ++k) {
+            *to = plane[k];
+            to += d.part;
+            if (++side == stride) side = 0, to += 1 - d.pitch;
+        }
     }
 }
 
@@ -379,7 +394,20 @@ static void zip_row(const T* from, std::int64_t part, std::int64_t step, std::in
             store(to + k, zip_low<T>(a, b));
             store(to + k + L, zip_high<T>(a, b));
         }
-    for (; k < width; ++k) to[k] = from[k % step * part + k / step];
+#if TL_LEVEL == 2
+    if (step == 2 && k < width) {  // there is room to read whole vectors
+        const Vec<T> a = load(from + k / 2), b = load(from + part + k / 2);
+        store_first(to + k, std::min(L, width - k), zip_low<T>(a, b));
+        store_first(to + k + L, std::max<std::int64_t>(width - k - L, 0), zip_high<T>(a, b));
+        return;
+    }
+#endif
+    std::int64_t side = k % step;
+    for (from += side * part + k / step; k < width; ++k) {
+        to[k] = *from;
+        from += part;
+        if (++side == step) side = 0, from += 1 - step * part;
+    }
 }
 
 // A plane of the destination from copies of the planes that it is made of.

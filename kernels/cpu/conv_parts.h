@@ -37,6 +37,19 @@ static void run_tasks(bool shared, std::int64_t tasks, F f) {
     for (std::int64_t k = 0; k < tasks; ++k) f(static_cast<int>(k));
 }
 
+// A row of pixels.
+template <class T>
+static void copy_row(const T* from, std::int64_t count, T* to) {
+    constexpr std::int64_t L = lanes<T>;
+    std::int64_t p = 0;
+    for (; p + L <= count; p += L) store(to + p, load(from + p));
+    if (p == count) return;
+    if (count >= L)
+        store(to + count - L, load(from + count - L));
+    else
+        for (; p < count; ++p) to[p] = from[p];
+}
+
 // Rows [first, first + rows) of an image with zeros around it, channels last.
 template <class T>
 static void fill(const tl::Gather& g, const T* image, std::int64_t first, std::int64_t rows, T* to) {

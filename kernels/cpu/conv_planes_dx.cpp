@@ -1,4 +1,4 @@
-// The gradient of convolutions for an input of few channels, dy in planes: sums over whole planes with zeros around.
+// The gradient of convolutions for an input of few channels: sums over whole planes with zeros around.
 #include <algorithm>
 
 #include "conv_gather.h"
@@ -24,7 +24,7 @@ namespace tl {
 bool fits_planes_dx(const Conv& c) {
     const Around a(c);
     const bool inside = a.top >= 0 && a.left >= 0 && a.top + c.oh <= a.height && a.left + c.ow <= a.row;
-    return inside && !c.y_last && c.groups == 1 && c.cg <= 4 && c.og >= 4 && c.sh == 1 && c.sw == 1 && c.n >= 2 &&
+    return inside && c.groups == 1 && c.cg <= 4 && c.og >= 4 && c.sh == 1 && c.sw == 1 && c.n >= 2 &&
            c.h * c.w >= 64 && a.height * a.row <= 8192;
 }
 

@@ -33,19 +33,6 @@ static void around_sums(const tl::Conv& c, const tl::Around& a, std::int64_t fea
     }
 }
 
-// A row of pixels.
-template <class T>
-static void copy_row(const T* from, std::int64_t count, T* to) {
-    constexpr std::int64_t L = lanes<T>;
-    std::int64_t p = 0;
-    for (; p + L <= count; p += L) store(to + p, load(from + p));
-    if (p == count) return;
-    if (count >= L)
-        store(to + count - L, load(from + count - L));
-    else
-        for (; p < count; ++p) to[p] = from[p];
-}
-
 // An image: padded copies of some planes at a time, whose sums are added up.
 template <int M, class T>
 static void around_task(const tl::Conv& c, const T* dy, const T* w, T* dx) {
@@ -54,13 +41,16 @@ static void around_task(const tl::Conv& c, const T* dy, const T* w, T* dx) {
     const std::int64_t pixels = c.h * a.row, most = (pixels + step - 1) / step * step;
     // a vector of the last tap reads so far
     const std::int64_t plane = most + (c.kh - 1) * c.dh * a.row + (c.kw - 1) * c.dw;
-    const std::int64_t at_once =
-        std::clamp<std::int64_t>((32 << 10) / (plane * static_cast<std::int64_t>(sizeof(T))), 1, c.og);
+    std::int64_t at_once = std::max<std::int64_t>((32 << 10) / (plane * static_cast<std::int64_t>(sizeof(T))), 1);
+    if (c.y_last) at_once = (at_once + L - 1) / L * L;  // features that are turned together
+    at_once = std::min(at_once, c.og);
     T *planes = tl::room<T>(1, at_once * plane), *sums = tl::room<T>(2, M * plane);
     std::fill(planes, planes + at_once * plane, T(0));
     for (std::int64_t o = 0; o < c.og; o += at_once) {
         const std::int64_t now = std::min(at_once, c.og - o);
-        for (std::int64_t k = 0; k < now; ++k)
+        for (std::int64_t r = 0; c.y_last && r < c.oh; ++r)
+            pixels_to_planes(dy + r * c.ow * c.og + o, c.og, now, c.ow, planes + (a.top + r) * a.row + a.left, plane);
+        for (std::int64_t k = 0; !c.y_last && k < now; ++k)
             for (std::int64_t r = 0; r < c.oh; ++r)
                 copy_row(dy + ((o + k) * c.oh + r) * c.ow, c.ow, planes + k * plane + (a.top + r) * a.row + a.left);
         around_sums<M>(c, a, now, plane, pixels, planes, w + o * c.taps() * M, o == 0, sums);
