@@ -137,6 +137,54 @@ static void each_image(const tl::Depthwise& d, std::int64_t task, F f) {
     }
 }
 
+// `count` pixels that meet three rows by three neighbouring columns. The weights stay in registers, and a pixel of the
+// source is read once: it is added to the pixels whose right, middle and left column it is.
+template <class T, int V>
+static void roll(const Windows<T>& s, std::int64_t count, const T* from, const T* w, const T* bias, T* to) {
+    constexpr std::int64_t L = lanes<T>;
+    Vec<T> weight[3][3][V], none[V], right[V], middle[V];
+    const T* row[3];
+    for (int r = 0; r < 3; ++r) {
+        row[r] = from + s.rows[r].offset * s.row + s.columns[0].offset * s.channels;
+        for (int c = 0; c < 3; ++c)
+            for (int v = 0; v < V; ++v)
+                weight[r][c][v] =
+                    load(w + (s.rows[r].index * s.kernel_width + s.columns[c].index) * s.channels + v * L);
+    }
+    for (int v = 0; v < V; ++v) right[v] = middle[v] = none[v] = bias ? load(bias + v * L) : all(T(0));
+    for (int r = 0; r < 3; ++r, row[r - 1] += 2 * s.channels)
+        for (int v = 0; v < V; ++v) {
+            const Vec<T> next = load(row[r] + s.channels + v * L);
+            right[v] += load(row[r] + v * L) * weight[r][0][v];
+            right[v] += next * weight[r][1][v];
+            middle[v] += next * weight[r][0][v];
+        }
+    for (std::int64_t p = 0; p < count; ++p, to += s.made_step)
+        for (int v = 0; v < V; ++v) {
+            Vec<T> done = right[v];
+            right[v] = middle[v], middle[v] = none[v];
+            for (int r = 0; r < 3; ++r) {
+                const Vec<T> x = load(row[r] + p * s.channels + v * L);
+                done += x * weight[r][2][v];
+                right[v] += x * weight[r][1][v];
+                middle[v] += x * weight[r][0][v];
+            }
+            if (s.relu) done = done < 0 ? all(T(0)) : done;  // nan stays
+            store(to + v * L, done);
+        }
+}
+
+constexpr int rolled_vectors = registers == 32 ? 2 : 1;
+
+// The same for all channels.
+template <class T>
+static void roll_all(const Windows<T>& s, std::int64_t count, const T* from, const T* w, const T* bias, T* to) {
+    each_tile_of_channels<T>(s.channels, rolled_vectors, [&](std::int64_t vectors, std::int64_t c, std::int64_t) {
+        const auto one = vectors == 1 ? roll<T, 1> : roll<T, rolled_vectors>;
+        one(s, count, from + c, w + c, bias ? bias + c : nullptr, to + c);
+    });
+}
+
 template <class T>
 static void depthwise_last_row(const tl::Depthwise& d, const tl::Phase& phase, const tl::Run& rows,
                                const std::vector<tl::Run>& runs, std::int64_t k, const Pixels<T>& pixels, const T* w,
@@ -149,8 +197,19 @@ static void depthwise_last_row(const tl::Depthwise& d, const tl::Phase& phase, c
                  d.after == tl::After::relu};
     const T* from = pixels.from + (k * R.stride - pixels.first) * s.row;
     T* to = made + ((phase.rows.first + k * R.step) * C.made + phase.columns.first) * channels;
+    const auto rolled = [&](const tl::Run& run) {
+        const tl::Tap* taps = phase.columns.taps.data() + run.first;
+        return rows.count == 3 && run.count == 3 && taps[2].offset - taps[0].offset == 2 && C.stride == 1 &&
+               d.joined == 1 && channels >= L;
+    };
+    for (const tl::Run& run : runs)
+        if (rolled(run)) {
+            s.columns = phase.columns.taps.data() + run.first;
+            roll_all(s, run.end - run.begin, from + run.begin * s.step, w, bias, to + run.begin * s.made_step);
+        }
     each_tile_of_channels<T>(channels, vectors_at_once, [&](std::int64_t vectors, std::int64_t c, std::int64_t) {
         for (const tl::Run& run : runs) {
+            if (rolled(run)) continue;
             s.columns = phase.columns.taps.data() + run.first, s.column_count = run.count;
             const std::int64_t count = run.end - run.begin;
             const std::int64_t most = channels < L ? 4 : tl::tile_rows(registers, vectors);
