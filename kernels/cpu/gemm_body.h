@@ -213,9 +213,24 @@ static void multiply_rows(const Block<T>& p) {
     }
 }
 
+// A sum of one step: nothing to keep in registers, so c is written row by row. (A panel of one step is a run.)
+template <Rest R, class T>
+static void one_step(const Block<T>& p) {
+    for (std::int64_t i = 0; i < p.rows; ++i) {
+        const Vec<T> one = all(p.a.data[i * p.a.row]);
+        for (std::int64_t j = 0; j < p.cols; j += lanes<T>) {
+            Vec<T> y = {};
+            y += one * load_some(p.b.data + j, p.cols - j);
+            finish_vector<R, T>(p, i, j, p.cols - j, y);
+        }
+    }
+    activate(p, 0, p.rows, 0, p.cols);
+}
+
 // As many rows at a time as leave a, a panel of b and c near.
 template <class T>
 static void multiply(const Block<T>& p) {
+    if (p.steps == 1 && !p.across) return p.plain && !p.add ? one_step<Rest::store>(p) : one_step<Rest::all>(p);
     const std::int64_t most = p.steps < 16 ? 24 : 120, cuts = (p.rows + most - 1) / most;
     for (std::int64_t t = 0; t < cuts; ++t) {
         Block<T> some = p;
