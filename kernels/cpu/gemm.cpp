@@ -64,6 +64,7 @@ constexpr std::int64_t deep = 512;           // steps of a piece of k
 constexpr std::int64_t shallow = 64;         // the same for rows that make one tile with columns in place
 constexpr std::int64_t wide = 4096;          // columns that are packed at a time
 constexpr std::int64_t in_place_rows = 128;  // as many read b's columns where they lie
+constexpr std::int64_t few_steps = 16;       // b's columns of so few are packed sooner than tiles are stored across
 constexpr std::int64_t dot_columns = 8;      // columns that inner products are made for
 constexpr std::int64_t alone = 1 << 19;      // multiplications that are not worth a second thread
 constexpr std::int64_t of_task = 1 << 18;    // multiplications that a task has at least
@@ -229,7 +230,8 @@ struct Product {
         const bool runs = a.col == 1 && b.row == 1;
         if (runs && n <= dot_columns) return dots(k);
         if (runs && m <= dot_columns) return turned().dots(k);
-        const bool cheaper = b.col != 1 && (a.col == 1 ? m < n : a.row == 1);  // to pack a, or it needs no packing
+        // to pack a, or it needs no packing
+        const bool cheaper = b.col != 1 && k > few_steps && (a.col == 1 ? m < n : a.row == 1);
         const bool fuller = n < kernel.lanes && n < m && a.row == 1;           // vectors along a's rows
         if (n == 1 && c_row == 1 && !after.bias && (!after.residual || after.residual_row == 1)) {
             Product row = turned();  // a column without gaps is a row
