@@ -44,6 +44,7 @@ def _cat_grads(g, xs_spec, dim):
     return grads
 
 
+cat_p.kernel("cpu", "cat", "")
 cat_p.grad(xs=_cat_grads)
 
 

@@ -292,6 +292,11 @@ amax_p, amax = _extreme("amax", "maximum")
 amin_p, amin = _extreme("amin", "minimum")
 
 
+def _a_line(x: Spec, *, dim: int | None, keepdim: bool) -> bool:
+    """Whether there is something to look through, and places that fit the compiled kernels' 32 bits."""
+    return x.ndim > 0 and 0 < x.size < 1 << 31
+
+
 def _arg(name: str):
     @primitive(name=name)
     def arg_p(xp, x, out, *, dim, keepdim):
@@ -318,6 +323,7 @@ def _arg(name: str):
         return lambda x, out: out.fill(0)
 
     arg_p.nograd()
+    arg_p.kernel("cpu", name, when=_a_line)
 
     @arg_p.cases
     def _(make):
@@ -369,6 +375,8 @@ def _along(name: str):
             raise IndexError(f"{name}: got shape {x.shape}; expected reduction dim {dim} to have a non-zero size")
         dims = (dim,) if x.ndim else ()
         return reduced(x, dims, keepdim), reduced(x, dims, keepdim, dtypes.int64)
+
+    along_p.kernel("cpu", f"{name}_along", when=_a_line)
 
     @along_p.grad
     def _(g, out_indices, x_spec, dim, keepdim, want):
@@ -585,6 +593,7 @@ def cumsum_p(xp, x, out, *, dim, reverse):
 
 
 cumsum_p.spec(lambda x, *, dim, reverse: x.like(*x.shape))
+cumsum_p.kernel("cpu", "cumsum", when=lambda x, *, dim, reverse: x.size > 0 and x.ndim > 0)
 cumsum_p.grad(x=lambda g, dim, reverse: cumsum_p(g, dim=dim, reverse=not reverse))
 
 
