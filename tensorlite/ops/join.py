@@ -75,8 +75,10 @@ def cat(tensors: Any, dim: int = 0) -> Tensor:
     for k, x in enumerate(tensors):
         if not isinstance(x, Tensor):
             raise TypeError(f"cat: element {k} is {x.__class__.__name__}; expected Tensor")
-    common = common_dtype([x._spec for x in tensors])
-    tensors = [x.to(common) for x in tensors if x._spec.shape != (0,)] or tensors[:1]  # PyTorch skips legacy empties
+    specs = [x._spec for x in tensors]
+    common = common_dtype(specs)
+    if any(s.dtype is not common or s.shape == (0,) for s in specs):
+        tensors = [x.to(common) for x in tensors if x._spec.shape != (0,)] or tensors[:1]  # PyTorch skips such empties
     if not tensors[0]._spec.ndim:
         raise ShapeError("cat: zero-dimensional tensor (at position 0) cannot be concatenated")
     return cat_p(*tensors, dim=dim_of("cat", dim, tensors[0]._spec.ndim))
