@@ -36,7 +36,9 @@ TOP = 7  # of tensorlite/__init__.py itself
 UPWARD: dict[tuple[str, str], str] = {}
 
 LENGTH_REPORTED, LENGTH_REFUSED = 400, 700  # code lines of a file: no blank lines, comments, docstrings
-STANDARD_ENVIRONMENT = {"XDG_CACHE_HOME", "LOCALAPPDATA", "COLUMNS", "NO_COLOR", "OMP_NUM_THREADS", "TERM"}
+STANDARD_ENVIRONMENT = {"XDG_CACHE_HOME", "LOCALAPPDATA", "COLUMNS", "NO_COLOR", "OMP_NUM_THREADS", "TERM"} | {
+    "TORCHINDUCTOR_CACHE_DIR"  # of a peer, in the benchmarks
+}
 NOT_AT_IMPORT = "cupy numba scipy matplotlib sklearn safetensors tqdm PIL torch pytest"
 IMPORT_SECONDS = 0.1
 
