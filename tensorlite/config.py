@@ -83,7 +83,12 @@ CAPTURE = Switch(
     ("0", "1", "check"),
     "0 runs compiled functions as they are; check runs each step both ways and names the first buffer that differs.",
 )
-PASSES = Switch("TL_PASSES", "all", ("all", "none"), "none leaves recorded programs as they are (but for dead steps).")
+PASSES = Switch(
+    "TL_PASSES",
+    "all",
+    ("all", "none"),
+    "none leaves recorded programs as they are: a replay then has the bits of the function.",
+)
 
 
 def table() -> str:

@@ -159,11 +159,11 @@ def test_replay_has_the_bits_of_the_op(op, way):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("op", "float_type", "layout", "way"), grid(*FLOATS))
-def test_replay_has_the_bits_of_the_op_in_every_layout(op, float_type, layout, way):
+def test_sweep_of_layouts(op, float_type, layout, way):
     check(op, float_type, layout, way, OFF, bits=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("op", "float_type", "layout", "way"), grid(float32))
-def test_passes_keep_the_values(op, float_type, layout, way):
+def test_sweep_with_passes(op, float_type, layout, way):
     check(op, float_type, layout, way, {}, bits=False)

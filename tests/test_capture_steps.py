@@ -122,7 +122,7 @@ def test_200_small_steps(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_200_steps(name):
+def test_sweep_of_200_steps_at_full_size(name):
     steps_agree(name, False, 200)
 
 

@@ -9,6 +9,16 @@ constexpr T gauss = T(0.79788456080286535588);  // sqrt(2/pi)
 template <class T>
 constexpr T cubic = T(0.044715);
 
+// `v` as it would come back from memory. Compilers join a product and a sum into one operation, which rounds once: what an
+// op of its own would store must not be joined with what comes after it, or a fused kernel would have other bits.
+template <class V>
+TL_INLINE V settled(V v) {
+#if defined(__GNUC__) || defined(__clang__)
+    asm volatile("" : "+m"(v));
+#endif
+    return v;
+}
+
 template <class T>
 TL_INLINE Vec<T> relu(const Vec<T>& x) {
     return x < 0 ? Vec<T>{} : x;  // nan < 0 is false: nan stays

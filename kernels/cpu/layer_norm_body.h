@@ -6,7 +6,9 @@
 template <class T, class Width>
 TL_INLINE Vec<T> of_element(const T* x, const T* w, const T* b, std::int64_t at, Width width, const Vec<T>& mean,
                             const Vec<T>& r) {
-    return (take(x + at, width, mean[0]) - mean) * r * take(w + at, width) + take(b + at, width);
+    // read first: compilers join a product and a sum (and round once) only where nothing stands between them
+    const Vec<T> given = take(x + at, width, mean[0]), scale = take(w + at, width), shift = take(b + at, width);
+    return (given - mean) * r * scale + shift;
 }
 template <class T, class Width>
 TL_INLINE Vec<T> of_channel(const T* x, std::int64_t at, Width width, const Vec<T>& mean, const Vec<T>& scale,
@@ -20,6 +22,15 @@ TL_INLINE void one_by_one(std::int64_t n, F f) {
     std::int64_t k = 0;
     for (; k + lanes<T> <= n; k += lanes<T>) f(k, Whole<T>{});
     if (k < n) f(k, Part{n - k});
+}
+
+// What goes into an act, as the norm by itself would have stored it.
+template <Act A, class V>
+TL_INLINE V stored(const V& z) {
+    if constexpr (A == Act::none)
+        return z;
+    else
+        return settled(z);
 }
 
 template <Act A, bool Added, class T>
@@ -51,7 +62,7 @@ static void normalize(const Norm& f, std::int64_t from, std::int64_t to, const F
         if (f.inner == 1) {
             const Vec<T> rs = all(r);
             const auto write = [&](std::int64_t at, auto width, int = 0) TL_ALWAYS {
-                put(out + at, width, act<A, T>(of_element(a, w, b, at, width, mean, rs)));
+                put(out + at, width, act<A, T>(stored<A>(of_element(a, w, b, at, width, mean, rs))));
             };
             A == Act::none ? on_lines(n, out).each(write) : one_by_one<T>(n, write);
             continue;
@@ -61,7 +72,7 @@ static void normalize(const Norm& f, std::int64_t from, std::int64_t to, const F
             const T* part = a + c * f.inner;
             T* made = out + c * f.inner;
             const auto write = [&](std::int64_t at, auto width, int = 0) TL_ALWAYS {
-                put(made + at, width, act<A, T>(of_channel(part, at, width, mean, scale, shift)));
+                put(made + at, width, act<A, T>(stored<A>(of_channel(part, at, width, mean, scale, shift))));
             };
             A == Act::none ? channel.each(write) : one_by_one<T>(f.inner, write);
         }
@@ -72,7 +83,7 @@ static void normalize(const Norm& f, std::int64_t from, std::int64_t to, const F
 template <Act A, class T>
 TL_INLINE Vec<T> passed(const Vec<T>& dy, const Vec<T>& z) {
     constexpr bool of_output = A == Act::relu || A == Act::tanh || A == Act::sigmoid;
-    return act_dx<A, T>(dy, of_output ? act<A, T>(z) : z);
+    return act_dx<A, T>(dy, settled(of_output ? act<A, T>(settled(z)) : z));
 }
 
 // The same of a row, whose norm is made anew.

@@ -37,7 +37,7 @@ static void act_dx_as(std::int64_t rows, std::int64_t n, std::int64_t step, cons
             for (std::int64_t at = r * step + j; at < (r + many) * step + j; at += step)
                 for (std::int64_t k = 0; k < count; k += lanes<T>) {
                     const std::int64_t left = count - k;
-                    put_some(dz + at + k, left, act_dx<A, T>(some(dy + at + k, left), some(saved + at + k, left)));
+                    put_some(dz + at + k, left, settled(act_dx<A, T>(some(dy + at + k, left), some(saved + at + k, left))));
                 }
             return dz + r * step + j;
         };

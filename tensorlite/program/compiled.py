@@ -242,7 +242,7 @@ def compile(
     Args:
         model: the function or Module. Left out: a decorator with these settings.
         fullgraph, dynamic, backend, mode: taken for PyTorch's sake. A function is always recorded whole.
-        options: which passes run, by name: ``{"fusion": False}``.
+        options: which passes run, by name: ``{"winners": False}``.
         disable: give the function back as it is.
         state: tensors, modules and optimizers that the function uses besides its arguments and what it reaches itself.
 
