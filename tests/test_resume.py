@@ -36,12 +36,12 @@ def killed_and_resumed(place, kills, seed):
     ended(started("--out", "whole.safetensors"))
     whole, took = (place / "whole.safetensors").read_bytes(), time.monotonic() - begun
     done, told = 0, []
-    while done < kills:
+    while done < kills or not any(told):  # one of them after a checkpoint
         # two workers at first, then any number
         process = started(
             "--out", "again.safetensors", "--workers", str(draw.choice((0, 1, 2)) if told else 2), "--resume"
         )
-        time.sleep(draw.uniform(0.0, took / 2))
+        time.sleep(draw.uniform(0.0, 0.8 * took))
         if process.poll() is None:
             process.kill()
             done += 1
@@ -55,7 +55,6 @@ def killed_and_resumed(place, kills, seed):
     out = ended(started("--out", "again.safetensors", "--workers", "1", "--resume"))
     print(*told, out, sep="\n")
     assert (place / "again.safetensors").read_bytes() == whole
-    assert any(told), "no kill came after a checkpoint"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
