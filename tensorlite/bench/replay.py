@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tensorlite.bench.steps import prepare
 from tensorlite.program.compiled import Compiled
-from tensorlite.program.executor import as_memory, cut, fill_settings, kernel_for
-from tensorlite.program.record import ARG
+from tensorlite.program.executor import arrays_of, fill_settings, kernel_for
 
 BAR = 0.1  # of a step: above it a C++ executor would be worth having
 SAMPLE, SAMPLE_ALONE = (
@@ -27,21 +24,7 @@ def calls(step: Compiled, batch: tuple) -> list[tuple[str, Callable, list, list]
     """(op, kernel, arrays, those that it writes) of each step of the program that ran last, for this batch."""
     program = step.programs[0]
     plan = program.plan
-    arguments = [batch[k]._arr for k in program.positions]
-    dynamic, memory = plan.dynamic(), {}
-
-    def array(part: Any) -> Any:
-        if part is None:
-            return None
-        s, how = part.storage, (part.shape, part.dtype, part.offset, part.strides)
-        if s.kind is ARG:
-            return as_memory(arguments[s.index], how)
-        if id(s) in dynamic:
-            if id(s) not in memory:
-                memory[id(s)] = np.empty(s.nbytes, np.uint8)
-            return cut(memory[id(s)], how)
-        return plan.static(part)
-
+    array = arrays_of(plan, [batch[k]._arr for k in program.positions])
     fill_settings(plan)
     return [
         (one.name, kernel_for(one), [array(p) for p in (*one.ins, *one.outs)], [array(p) for p in one.written()])

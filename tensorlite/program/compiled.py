@@ -39,7 +39,7 @@ class Compiled:
         self.options = options or {}
         self._state = state
         self._lock = threading.RLock()
-        self._recordings = self._replays = 0
+        self._recordings = 0
         self._unsettled: set = set()  # trees of calls that made their state at their first run
         self._given_up = ""
         self._bound: dict[int, tuple] = {}
@@ -115,7 +115,8 @@ class Compiled:
         made = program.run(args, kwargs)
         if made is MISS:
             raise CaptureError(
-                f"compile: {self._name()} changed what it depends on while it was recorded: {program.why}"
+                f"compile: {self._name()} changed what it depends on while it was recorded: "
+                f"{program.misfit(args, kwargs)}"
             )
         return made
 

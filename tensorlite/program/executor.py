@@ -127,12 +127,9 @@ def as_memory(array: Any, how: tuple) -> Any:
     return plain.view(dtype)
 
 
-def stepwise(plan: Plan, arguments: list, after: Callable[[int, Step, list], None] | None = None) -> list:
-    """Run a plan step by step through the seam, so that whoever watches ops sees them; gives the handed-out arrays.
-
-    ``after(k, step, arrays)`` is told the arrays that step k has written.
-    """
-    memory: dict[int, Any] = {}
+def arrays_of(plan: Plan, arguments: list) -> Callable[[Part | None], Any]:
+    """A function that gives the array of a part in one run of the plan, whose handed-out memory is made when asked."""
+    dynamic, memory = plan.dynamic(), {}
 
     def array(part: Part | None) -> Any:
         if part is None:
@@ -147,7 +144,15 @@ def stepwise(plan: Plan, arguments: list, after: Callable[[int, Step, list], Non
             return cut(memory[id(s)], how)
         return plan.static(part)
 
-    dynamic = plan.dynamic()
+    return array
+
+
+def stepwise(plan: Plan, arguments: list, after: Callable[[int, Step, list], None] | None = None) -> list:
+    """Run a plan step by step through the seam, so that whoever watches ops sees them; gives the handed-out arrays.
+
+    ``after(k, step, arrays)`` is told the arrays that step k has written.
+    """
+    array = arrays_of(plan, arguments)
     for k, step in enumerate(plan.steps):
         ins, outs = [array(p) for p in step.ins], [array(p) for p in step.outs]
         if step.entry is COPY:

@@ -40,7 +40,7 @@ class Program:
     """
 
     def __init__(self, name: str, capture: Capture, passes: dict[str, bool], again: Callable[[list], Capture]):
-        self.name, self.runs, self.why, self.again = name, 0, "", again
+        self.name, self.runs, self.again = name, 0, again
         self.tree, self.out_tree, self.sources = capture.tree, capture.out_tree, capture.sources
         self.fixed = {k: capture.arguments[k] for k in capture.fixed}
         self.positions = capture.positions

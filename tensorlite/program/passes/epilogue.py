@@ -24,8 +24,7 @@ from tensorlite.program.passes.graph import Graph, each, fused, same
 from tensorlite.program.plan import Plan
 from tensorlite.program.record import Step
 
-ACTS = {"relu": "relu", "tanh": "tanh", "sigmoid": "sigmoid", "gelu": "gelu"}
-SLOPES = {"relu_dx": "relu", "tanh_dx": "tanh", "sigmoid_dx": "sigmoid", "gelu_dx": "gelu"}
+ACTS = ("relu", "tanh", "sigmoid", "gelu")
 
 
 def run(plan: Plan) -> int:
@@ -37,22 +36,22 @@ def run(plan: Plan) -> int:
     each(graph, _conv, "relu")
     each(graph, _act, *ACTS)
     each(graph, _add, "add")
-    each(graph, _slope, *SLOPES)
+    each(graph, _slope, *(f"{act}_dx" for act in ACTS))
     return graph.finish()
 
 
-def _act_name(step: Step, table: dict[str, str]) -> str:
-    name = table[step.name]
+def _act_name(step: Step) -> str:
+    """The activation that a step is, or is the slope of."""
+    name = step.name.removesuffix("_dx")
     return "gelu_tanh" if name == "gelu" and step.entry.kw.get("approximate") in (True, "tanh") else name
 
 
 def _act(graph: Graph, k: int, step: Step) -> None:
     """linear, then an activation."""
-    at = graph.maker(step.ins[0])
-    product = None if at is None else graph.steps[at]
-    if product is None or product.name != "linear" or not same(product.outs[0], step.ins[0]):
+    at = graph.source(step.ins[0], "linear")
+    if at is None:
         return
-    act = _act_name(step, ACTS)
+    product, act = graph.steps[at], _act_name(step)
     specs = product.entry.specs
     if graph.only(product.outs[0], k):
         made = fused(linear_act_p, step, product.ins, step.outs, specs, act=act)
@@ -68,10 +67,10 @@ def _add(graph: Graph, k: int, step: Step) -> None:
     """linear, then a residual added."""
     for own, other in ((0, 1), (1, 0)):
         y, residual = step.ins[own], step.ins[other]
-        at = graph.maker(y)
-        product = None if at is None else graph.steps[at]
-        if product is None or product.name != "linear" or not same(product.outs[0], y):
+        at = graph.source(y, "linear")
+        if at is None:
             continue
+        product = graph.steps[at]
         if residual.shape != y.shape or residual.storage is y.storage or not graph.only(y, k):
             continue
         x, w, b = product.entry.specs
@@ -94,7 +93,7 @@ def _slope(graph: Graph, k: int, step: Step) -> None:
         rows = total.ins[0]
         if total.entry.kw.get("dim") not in ((0,), 0) or rows.nbytes != dz.nbytes or rows.shape[1:] != dz.shape[-1:]:
             continue
-        act = _act_name(step, SLOPES)
+        act = _act_name(step)
         made = fused(act_dx_p, step, step.ins[:2], (dz, total.outs[0]), step.entry.specs[:2], act=act)
         if made is not None and graph.movable(total, j, k, (k,)):
             graph.replace((k, j), k, made)
@@ -104,10 +103,10 @@ def _slope(graph: Graph, k: int, step: Step) -> None:
 def _pool(graph: Graph, k: int, step: Step) -> None:
     """A convolution, relu and max-pooling, or the latter two; with their way back, pooling first and relu after it."""
     r = step.ins[0]
-    at = graph.maker(r)
-    relu = None if at is None else graph.steps[at]
-    if relu is None or relu.name != "relu" or not same(relu.outs[0], r):
+    at = graph.source(r, "relu")
+    if at is None:
         return
+    relu = graph.steps[at]
     back = [j for j in graph.read_by(r) if j != k]
     pairs = []  # (position of pool_put, position of relu_dx)
     for j in back:
@@ -123,19 +122,16 @@ def _pool(graph: Graph, k: int, step: Step) -> None:
         return
     how = step.entry.kw
     z = relu.ins[0]
-    conv_at = graph.maker(z)
-    conv = None if conv_at is None else graph.steps[conv_at]
+    conv_at = graph.source(z, "conv2d")
     forward = None
-    gone = (at, k)
     if (
-        conv is not None
-        and conv.name == "conv2d"
-        and same(conv.outs[0], z)
+        conv_at is not None
         and graph.only(z, at)
         and not how["ceil"]
         and all(how[name] == value for name, value in HALVES.items())
-        and graph.movable(conv, conv_at, k, (at, k))
+        and graph.movable(graph.steps[conv_at], conv_at, k, (at, k))
     ):
+        conv = graph.steps[conv_at]
         forward = fused(conv_relu_pool_p, step, conv.ins, step.outs, conv.entry.specs, **conv.entry.kw)
         gone = (conv_at, at, k)
     if forward is None:
@@ -163,23 +159,22 @@ def _pool(graph: Graph, k: int, step: Step) -> None:
 def _norm(graph: Graph, k: int, step: Step) -> None:
     """A batch norm and relu, with a residual added between them or not."""
     y = step.ins[0]
-    at = graph.maker(y)
     add, residual, spec = None, (), ()
-    if at is not None and graph.steps[at].name == "add" and graph.only(y, k) and same(graph.steps[at].outs[0], y):
-        add, add_at = graph.steps[at], at
+    add_at = graph.source(y, "add")
+    if add_at is not None and graph.only(y, k):
+        add = graph.steps[add_at]
         for own in (1, 0):  # of two batch norms the later one takes the other as its residual
             norm_at = graph.maker(add.ins[own])
             other = add.ins[1 - own]
             if norm_at is not None and graph.steps[norm_at].name == "batch_norm" and other.shape == y.shape:
-                y, at, residual, spec = add.ins[own], norm_at, (other,), (add.entry.specs[1 - own],)
+                y, residual, spec = add.ins[own], (other,), (add.entry.specs[1 - own],)
                 break
         else:
             return
-    norm = None if at is None else graph.steps[at]
-    if norm is None or norm.name != "batch_norm" or not same(norm.outs[0], y):
+    at = graph.source(y, "batch_norm")
+    if at is None or not graph.only(y, add_at if add is not None else k):
         return
-    if not graph.only(y, add_at if add is not None else k):
-        return
+    norm = graph.steps[at]
     op = batch_norm_add_relu_p if residual else batch_norm_relu_p
     outs = (step.outs[0], *norm.outs[1:])
     made = fused(op, step, (*norm.ins, *residual), outs, (*norm.entry.specs, *spec), **norm.entry.kw)
@@ -216,10 +211,10 @@ def _norm_back(graph: Graph, k: int, step: Step) -> None:
 
 def _conv(graph: Graph, k: int, step: Step) -> None:
     """A convolution, then relu."""
-    at = graph.maker(step.ins[0])
-    conv = None if at is None else graph.steps[at]
-    if conv is None or conv.name != "conv2d" or not same(conv.outs[0], step.ins[0]) or not graph.only(conv.outs[0], k):
+    at = graph.source(step.ins[0], "conv2d")
+    if at is None or not graph.only(step.ins[0], k):
         return
+    conv = graph.steps[at]
     made = fused(conv_act_p, step, conv.ins, step.outs, conv.entry.specs, **conv.entry.kw, act="relu")
     if made is not None and graph.movable(step, k, at, (at,)):
         graph.replace((at, k), at, made)

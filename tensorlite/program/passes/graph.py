@@ -45,6 +45,12 @@ class Graph:
         made = next((p for p in self.steps[writers[0]].outs if p.storage is part.storage), None)  # type: ignore[union-attr]
         return writers[0] if made is not None and covers(made) else None
 
+    def source(self, part: Part | None, name: str) -> int | None:
+        """The step of this name whose first output is the part; None where something else makes it."""
+        at = self.maker(part)
+        step = None if at is None else self.steps[at]
+        return at if step is not None and step.name == name and same(step.outs[0], part) else None
+
     def read_by(self, part: Part) -> list[int]:
         """The steps that read a part's buffer, in order."""
         return [k for k in self.readers.get(id(part.storage), []) if self.steps[k] is not None]
