@@ -90,6 +90,13 @@ PASSES = Switch(
     "none leaves recorded programs as they are: a replay then has the bits of the function.",
 )
 
+CUDA_EMULATION = Switch(
+    "TL_CUDA_EMULATION",
+    0,
+    (0, 1),
+    "1 plays a GPU on the CPU: device 'cuda' runs the CUDA kernels in an emulator, for tests and debugging.",
+)
+
 
 def table() -> str:
     """The switches as a Markdown table; README shows it and a test compares the two."""
