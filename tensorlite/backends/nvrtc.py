@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ class Usage:
 class Cubin:
     """A text compiled for one architecture: machine code, the compiler's log, and what its kernels use, by name."""
 
-    image: bytes
-    log: str
+    image: bytes = field(repr=False)
+    log: str = field(repr=False)
     kernels: dict[str, Usage]
 
 
