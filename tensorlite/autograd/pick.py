@@ -48,7 +48,7 @@ def pick(op: Any, e: Entry, on: Any) -> None:
     if op.variadic and not op.dynamic and not op.view and op.outputs:
         e.kernel = keyword_outputs(e.kernel, len(e.outs), op.outputs)
     if halves and not (op.view or op.mutates or op.moves or op.dynamic):
-        e.kernel = in_float32(e.kernel, len(e.outs))
+        e.kernel = in_float32(xp, e.kernel, len(e.outs))
     if op.signals and not op.view and not op.dynamic:
         e.kernel = on.quiet(e.kernel)
         e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
@@ -85,7 +85,7 @@ def _lies_as_inputs(given: list, out: Any) -> bool:
     return True
 
 
-def in_float32(kernel: Callable, outputs: int) -> Callable:
+def in_float32(xp: Any, kernel: Callable, outputs: int) -> Callable:
     """``kernel`` for half types: computed in float32, rounded once when stored."""
 
     def rounded(*arrays):
@@ -94,7 +94,7 @@ def in_float32(kernel: Callable, outputs: int) -> Callable:
             a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
             for a in inputs
         ]
-        temps = [np.empty_like(o, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
+        temps = [xp.empty_like(o, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
         kernel(*wide, *temps)
         for o, t in zip(outs, temps):
             if o is not t:
