@@ -125,7 +125,7 @@ def test_refusals_of_other_classes(x):
 
 
 def test_an_unknown_name_says_so():
-    with pytest.raises(AttributeError, match="the stand-in of CuPy has no 'nditer'"):
+    with pytest.raises(AttributeError, match=r"the stand-in of CuPy has no cupy\.nditer"):
         xp.nditer
 
 
@@ -323,6 +323,27 @@ def test_values_are_numpys(x):
     assert power.dtype == "i4"
 
 
+# ---- the device
+def test_streams_events_and_memory():
+    first = xp.cuda.get_current_stream()
+    stream = xp.cuda.Stream(non_blocking=True)
+    with stream:
+        assert xp.cuda.get_current_stream() is stream and stream.ptr != first.ptr
+        event = stream.record()
+    assert xp.cuda.get_current_stream() is first and event.done
+    assert xp.cuda.get_elapsed_time(event, xp.cuda.Stream.null.record(xp.cuda.Event())) >= 0
+    pool = xp.get_default_memory_pool()
+    held = pool.used_bytes()
+    x = xp.empty(1000, "u1")
+    assert pool.used_bytes() == held + 1024
+    view = x[10:]
+    del x
+    assert pool.used_bytes() == held + 1024 and xp.cuda.runtime.memGetInfo()[0] > 0
+    del view
+    assert pool.used_bytes() == held
+    assert standin.cuda is xp.cuda and standin.empty is xp.empty  # the package itself may stand for the module
+
+
 # ---- beside the real CuPy, which can be imported without a GPU
 def described(table: str) -> dict:
     return {
@@ -341,9 +362,17 @@ def parameters(signature, without=()) -> list:
 
 
 def test_every_name_is_in_cupy(cupy):
-    names = [n for n in vars(xp) if n != "lib"]
+    names = [n for n in vars(xp) if n != "__name__"]
     assert len(names) > 150 and not [n for n in names if not hasattr(cupy, n)]
+    assert not [n for n in vars(xp.cuda) if n != "__name__" and not hasattr(cupy.cuda, n)]
+    assert not [n for n in vars(xp.cuda.runtime) if n[0] != "_" and not hasattr(cupy.cuda.runtime, n)]
     assert callable(cupy.lib.stride_tricks.as_strided)
+
+
+@pytest.mark.parametrize("name", ["Device", "Event", "MemoryPointer", "MemoryPool", "PinnedMemoryPool", "Stream"])
+def test_members_of_cuda_are_cupys(cupy, name):
+    theirs = dir(getattr(cupy.cuda, name))
+    assert not [n for n in dir(getattr(xp.cuda, name)) if n[0] != "_" and n not in theirs]
 
 
 def test_every_member_of_the_array_is_in_cupy(cupy):
@@ -352,7 +381,7 @@ def test_every_member_of_the_array_is_in_cupy(cupy):
 
 
 def test_functions_take_cupys_arguments(cupy):
-    real = {n: getattr(cupy, n) for n in functions.NAMES if n != "lib"}
+    real = {n: getattr(cupy, n) for n in functions.NAMES}
     wrong = {}
     for name, function in real.items():
         try:

@@ -8,13 +8,12 @@ known on the host. A ``!`` after an argument: it must be an array of the device,
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tensorlite.backends.standin.array import SCALARS, _uploaded, dtype_of, fresh, given, ndarray, viewed
+from tensorlite.backends.standin.arrays import SCALARS, _uploaded, dtype_of, fresh, given, ndarray, viewed
 from tensorlite.backends.standin.memory import count
 from tensorlite.backends.standin.ufuncs import BF16, UFUNCS, ufunc
 
@@ -145,9 +144,9 @@ dot(self, b, out=None)
 conj(self)
 """
 
-SUMS = frozenset(["sum", "prod", "cumsum", "cumprod", "mean", "var", "std"])
-SORTS = frozenset(["sort", "argsort", "partition", "argpartition", "lexsort"])
-PARTS = frozenset(["split", "array_split", "broadcast_arrays"])  # give lists, as NumPy's do
+SUMS = frozenset(("sum", "prod", "cumsum", "cumprod", "mean", "var", "std"))
+SORTS = frozenset(("sort", "argsort", "partition", "argpartition", "lexsort"))
+PARTS = frozenset(("split", "array_split", "broadcast_arrays"))  # give lists, as NumPy's do
 
 
 def _device_only(name: str, argument: str, x: Any) -> None:
@@ -550,5 +549,3 @@ for _line in METHODS.split("\n"):
 for _name, _method in dict(reshape=_reshape, transpose=_transpose, flatten=_flatten, sort=_sort, put=_put).items():
     setattr(ndarray, _name, _method)
 ndarray.__matmul__ = lambda x, y: matmul(x, y)  # type: ignore[attr-defined]
-
-NAMES["lib"] = types.SimpleNamespace(stride_tricks=types.SimpleNamespace(as_strided=as_strided))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 ALIGNMENT = 256  # bytes, as the driver's allocations
+BLOCK = 512  # bytes: CuPy's pool rounds sizes up to multiples of this
 POISON = {"f": 0xFF, "V": 0xFF, "b": 1}  # by kind of dtype; all bits set is NaN in every float (V: bfloat16)
 INTEGER_POISON = 0xA5  # far out of every range of indices
 
@@ -32,6 +33,7 @@ class Counts:
 
 
 counts = Counts()
+live = [0]  # bytes that arrays hold now
 _watching: list[Counts] = []
 
 
@@ -104,6 +106,13 @@ class Memory:
         self.buffer = room[start : start + max(size, 1)]
         self.size = size
         self.ptr = self.buffer.ctypes.data if size else 0
+        live[0] += self._held()
+
+    def _held(self) -> int:
+        return -(-self.size // BLOCK) * BLOCK
+
+    def __del__(self) -> None:
+        live[0] -= self._held()
 
     @property
     def device(self) -> Device:

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tensorlite.backends.standin.array import fresh, given, ndarray
+from tensorlite.backends.standin.arrays import fresh, given, ndarray
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 

@@ -100,7 +100,10 @@ class ndarray:
 
     @shape.setter  # type: ignore[no-redef]
     def shape(self, shape: Any) -> None:
-        self._host = self._host.reshape(shape, copy=False)
+        host = self._host.reshape(shape)
+        if host.size and not np.may_share_memory(host, self._host):
+            raise AttributeError("incompatible shape")  # where a copy would be needed
+        self._host = host
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -229,7 +232,7 @@ class ndarray:
             self._host[places] = value.astype(self.dtype, copy=False)
 
     def _places(self, key: Any) -> tuple[tuple, bool]:
-        """``key`` for the host's array, and whether it has arrays in it: their indices wrap around, they never raise."""
+        """``key`` for the host's array, and whether it has arrays in it: these wrap around."""
         parts = [_place(k) for k in (key if isinstance(key, tuple) else (key,))]
         used = [k.ndim if _is_mask(k) else 0 if k is None or k is Ellipsis else 1 for k in parts]
         masks = sum(map(_is_mask, parts))
