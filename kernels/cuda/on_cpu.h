@@ -416,6 +416,12 @@ struct Caller<K, void (*)(A...)> {
     extern "C" __attribute__((visibility("default"))) ::tl_emu::Entry tl_emu_kernel_##name; \
     ::tl_emu::Entry tl_emu_kernel_##name = ::tl_emu::Caller<&name, decltype(&name)>::entry(bound);
 
+// The memory that kernels run in: that of another library from now on, where one is given.
+extern "C" __attribute__((visibility("default"))) void* tl_emu_pool(void* shared) {
+    if (shared) ::tl_emu::pool = static_cast<::tl_emu::Pool*>(shared);
+    return ::tl_emu::pool;
+}
+
 // Runs a kernel over a grid; 0, or 1 with a message in `error`.
 extern "C" __attribute__((visibility("default"))) int tl_emu_launch(const ::tl_emu::Entry* entry, const unsigned* grid,
                                                                     const unsigned* block, std::size_t shared,

@@ -256,16 +256,23 @@ constexpr unsigned char pattern = 0xa5;
 
 TL_RUNTIME static std::size_t filled(std::size_t size) { return (size + 15) / 16 * 16; }
 
-static std::vector<Area> spare;  // to use again
-static std::size_t stacks;       // that were made so far
-static std::vector<Block*> blocks;
+// Stacks and shared memory, which all libraries of a process use in turn: a process has only so many mappings.
+struct Pool {
+    std::vector<Area> spare;  // to use again
+    std::size_t stacks = 0;   // that were made so far
+    std::vector<Block*> blocks;
+    unsigned long long serial = 0;  // of the last block
+    const void* user = nullptr;     // the library whose kernels ran last
+};
+static Pool own_pool;
+static Pool* pool = &own_pool;
 
 TL_RUNTIME static Area take_area(std::size_t size, const char* name) {
-    for (std::size_t k = 0; k < spare.size(); ++k)
-        if (spare[k].size == size) {
-            Area found = spare[k];
-            spare[k] = spare.back();
-            spare.pop_back();
+    for (std::size_t k = 0; k < pool->spare.size(); ++k)
+        if (pool->spare[k].size == size) {
+            Area found = pool->spare[k];
+            pool->spare[k] = pool->spare.back();
+            pool->spare.pop_back();
             found.name = name;
             return found;
         }
@@ -344,7 +351,7 @@ TL_RUNTIME static void run_fiber() {
         --me.block->alive;
         ++launch.activity;
 #if defined(__SANITIZE_THREAD__)
-        __tsan_release(&blocks);  // which the end of the launch acquires, but no other block
+        __tsan_release(&own_pool);  // which the end of the launch acquires, but no other block
 #endif
         suspend();
     }
@@ -381,7 +388,7 @@ TL_RUNTIME static bool more_threads(Block& b, std::size_t count) {
     }
     for (std::size_t k = b.room; k < count; ++k, map += stack_size) {
         threads[k].stack = map + page;
-        if (stacks++ < guarded_stacks) mprotect(map, page, PROT_NONE);
+        if (pool->stacks++ < guarded_stacks) mprotect(map, page, PROT_NONE);
         // tops lie at different places in their pages, or they would fight for the same lines of the cache
         threads[k].top = map + stack_size - 128 * (k % 31);
     }
@@ -538,8 +545,7 @@ TL_RUNTIME static void start_block(Block& b, std::size_t number) {
     const Index& g = launch.grid;
     b.index = {static_cast<unsigned>(number % g.x), static_cast<unsigned>(number / g.x % g.y),
                static_cast<unsigned>(number / g.x / g.y)};
-    static unsigned long long serial;
-    b.serial = ++serial, b.static_bytes = 0;
+    b.serial = ++pool->serial, b.static_bytes = 0;
     b.arrived = b.votes = 0, b.alive = launch.threads, b.mixed = false;
     if (b.dynamic.base) poison(b.dynamic.base, b.dynamic.size);
     for (unsigned k = 0; k < launch.threads; ++k) {
@@ -669,14 +675,29 @@ public:
     }
 };
 
+// What another library left behind: fibers in its code, arrays of its kernels.
+TL_RUNTIME static void take_over() {
+    if (pool->user == &launch) return;
+    pool->user = &launch;
+    for (Block* b : pool->blocks) {
+        for (std::size_t k = 0; k < b->room; ++k) rewind(b->threads[k]);
+        for (Area& a : b->arrays) {
+            if (a.base) pool->spare.push_back(a);
+            a = {};
+        }
+    }
+}
+
 TL_RUNTIME static void run_all() {
+    take_over();
+    auto& blocks = pool->blocks;
     const std::size_t together = launch.cooperative ? launch.blocks : 1;
     while (blocks.size() < together) blocks.push_back(new Block());
     for (std::size_t k = 0; k < together; ++k) {
         Block& b = *blocks[k];
         if (!more_threads(b, launch.threads)) return say("the system gives no memory for the stacks of threads");
         if (b.dynamic.size != launch.shared) {
-            if (b.dynamic.base) spare.push_back(b.dynamic);
+            if (b.dynamic.base) pool->spare.push_back(b.dynamic);
             b.dynamic = launch.shared ? take_area(launch.shared, "the dynamic array") : Area{};
             if (launch.shared && !b.dynamic.base) return say("the system gives no memory for shared memory");
         }
@@ -696,7 +717,7 @@ TL_RUNTIME static void run_all() {
         for (std::size_t k = 0; k < together; ++k) end_block(*blocks[k]);
     }
 #if defined(__SANITIZE_THREAD__)
-    __tsan_acquire(&blocks);
+    __tsan_acquire(&own_pool);
 #endif
     if (launch.failed)  // some fibers are left in the midst of their work
         for (std::size_t k = 0; k < together; ++k)

@@ -124,7 +124,13 @@ def compile(name: str, text: str, defines: dict, options: tuple = ()) -> ctypes.
             with made.open("ab") as file:
                 file.write(digest)
             os.replace(made, library)
-    return ctypes.CDLL(str(library))
+    kernels = ctypes.CDLL(str(library))
+    kernels.tl_emu_pool.restype, kernels.tl_emu_pool.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    _pool[:] = [kernels.tl_emu_pool(_pool[0] if _pool else None)]
+    return kernels
+
+
+_pool: list = []  # the address of the memory that all libraries share; it is the first library's, which stays loaded
 
 
 def _is_whole(library: Path) -> bool:
