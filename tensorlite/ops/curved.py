@@ -26,13 +26,13 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.050700987355480493
 def selu_p(xp, x, out):
     """scale x above 0, scale alpha (exp(x) - 1) below."""
     y = xp.expm1(xp.minimum(x, 0)) * SELU_ALPHA
-    xp.multiply(xp.where(x > 0, x, y), xp.asarray(SELU_SCALE, out.dtype), out=out)
+    xp.multiply(xp.where(x > 0, x, y), out.dtype.type(SELU_SCALE), out=out)
 
 
 @primitive(elementwise=True, signals=True, torch="nn.functional.celu")
 def celu_p(xp, x, out, *, alpha):
     """x above 0, alpha (exp(x / alpha) - 1) below."""
-    y = xp.expm1(xp.minimum(x, 0) / xp.asarray(alpha, x.dtype)) * alpha
+    y = xp.expm1(xp.minimum(x, 0) / x.dtype.type(alpha)) * alpha
     xp.copyto(out, xp.where(x > 0, x, y))
 
 

@@ -53,7 +53,7 @@ def _steady(shape: tuple, x: tuple, dim: tuple) -> tuple:
 def normalize(
     xp: Any, x: Any, w: Any, b: Any, out: Any, mean: Any, var: Any, dim: tuple, shape: tuple, eps: float
 ) -> None:
-    n = xp.asarray(_number(x, dim), mean.dtype)
+    n = mean.dtype.type(_number(x, dim))
     xp.add.reduce(x, axis=dim, out=mean, keepdims=True)
     xp.divide(mean, n, out=mean)
     xp.subtract(x, mean, out=out)
@@ -73,7 +73,7 @@ def normalize(
 @primitive(name="normalize_dx", signals=True, torch=None)
 def normalize_dx_p(xp, dy, x, mean, var, w=None, out=None, out_dw=None, out_db=None, *, dim, shape, affine, eps):
     """The gradients with respect to x, scale and shift of (x - mean) / sqrt(var + eps) * w + b."""
-    n = xp.asarray(_number(x, dim), mean.dtype)
+    n = mean.dtype.type(_number(x, dim))
     r = 1 / xp.sqrt(var + eps)
     xp.subtract(x, mean, out=out)
     if steady := _steady(shape, x.shape, dim):  # reduced first where the scale is one number: what is left is small

@@ -152,7 +152,7 @@ def gru_layer_p(
     if b_hh is not None:
         xp.add(out_gates[:, size : 3 * size], b_hh[: 2 * size], out=out_gates[:, size : 3 * size])
     out_gates[:, :size] = 0 if b_hh is None else b_hh[2 * size :]
-    half = xp.asarray(0.5, x.dtype)
+    half = x.dtype.type(0.5)
     part = xp.empty((h0.shape[0], 3 * size), x.dtype)
     new = xp.empty_like(h0)
     out_h[...] = h0

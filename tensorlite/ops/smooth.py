@@ -240,7 +240,7 @@ def softplus_p(xp, x, out, *, beta, threshold):
     """log(1 + exp(beta * x)) / beta, and x itself where beta * x is above the threshold."""
     z = x * beta
     # log1p(exp(z)) without overflow
-    y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))) / xp.asarray(beta, x.dtype)
+    y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))) / x.dtype.type(beta)
     xp.copyto(out, xp.where(z > threshold, x, y))  # not in two steps: out may be x
 
 
