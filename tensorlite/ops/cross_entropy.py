@@ -126,7 +126,10 @@ def _scale(xp: Any, dy: Any, t: Any, total: Any, out: Any, ignore: int, reductio
     own = share if reduction != "none" else dy
     out[xp.arange(len(t)), t if keep is None else xp.where(keep, t, 0)] -= own
     if keep is not None:
-        xp.copyto(out, 0, where=~keep[:, None])
+        if xp is np:
+            out[~keep] = 0  # touches these rows alone
+        else:
+            xp.copyto(out, 0, where=~keep[:, None])
 
 
 @cross_entropy_p.spec

@@ -473,11 +473,18 @@ min.ref(_ref_extreme("min"))
 
 
 # ---- truth
-def _truth(name: str):
+def _truth(name: str, ufunc: str):
     @primitive(name=name)
     def truth_p(xp, x, out, *, dim, keepdim):
         """Whether all, or any, elements are true."""
         getattr(x, name)(axis=dim, out=out, keepdims=keepdim)
+
+    @truth_p.bind
+    def _(xp, specs, outs, dim, keepdim):
+        if xp is not np:
+            return None
+        reduce = getattr(np, ufunc).reduce
+        return lambda x, out: reduce(x, dim, None, out, keepdim)
 
     truth_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim, boolean))
     truth_p.nograd()
@@ -501,7 +508,7 @@ def _truth(name: str):
     return truth
 
 
-all, any = _truth("all"), _truth("any")
+all, any = _truth("all", "logical_and"), _truth("any", "logical_or")
 
 
 @op(method=True, out=True)

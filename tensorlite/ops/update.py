@@ -19,6 +19,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import DTypeError, ShapeError
+from tensorlite.ops.constants import constant
 
 SINGLE = ("steps", "mu_products")  # kinds of one element each, in a dtype of their own
 PIECE = 65536  # elements: four arrays of a piece fit in a core's second-level cache
@@ -102,13 +103,6 @@ def by_rows(p: Any, name: str, kinds: Callable[..., int]) -> None:
     p.kernel("cpu", name, "", around=around)
 
 
-def _number(xp: Any, value: Any, d: np.dtype) -> Any:
-    """A constant in the dtype that computes. To NumPy a 0-d array costs half of what a number does; CuPy wants one."""
-    if xp is np:
-        return np.asarray(value, d)
-    return value.astype(d) if isinstance(value, xp.ndarray) else d.type(value)
-
-
 class _Scalars(dict):
     """Constants in the dtype that computes, made once a call."""
 
@@ -116,7 +110,7 @@ class _Scalars(dict):
         self.xp, self.values_ = xp, values
 
     def __missing__(self, d: np.dtype) -> tuple:
-        made = self[d] = tuple(_number(self.xp, v, d) for v in self.values_)
+        made = self[d] = tuple(constant(self.xp, v, d) for v in self.values_)
         return made
 
 
@@ -292,7 +286,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
             # sqrt(v / c2) + eps = (sqrt(v) + eps sqrt(c2)) / sqrt(c2): one pass less
             root = (1 - beta2 ** key[0]) ** 0.5
             sizes = eps * root, rate * root / (1 - beta1 ** key[0])
-            corrections[key] = tuple(_number(xp, v, p.dtype) for v in sizes)
+            corrections[key] = tuple(constant(xp, v, p.dtype) for v in sizes)
         small, size = corrections[key]
         if maximize:
             g = xp.negative(g)
