@@ -63,6 +63,10 @@ def values(shape, dtype, offset=0):
         lambda make: make(3, 4, 5, 2, 3, 4).transpose(5, 3, 1, 4, 2, 0)[1:],
         lambda make: make(2, 3, 4, 5, 2, 3, 2)[:, :, :, :3].transpose(3, 0, 1, 2, 4, 6, 5),  # three of them are one
         lambda make: make(2, 6, 8, 8).transpose(0, 2, 3, 1),
+        lambda make: make(2, 20, 7, 9).transpose(0, 2, 3, 1),
+        lambda make: make(33, 64).T,
+        lambda make: make(18, 2, 3, 2, 3, 17).transpose(3, 1, 5, 4, 2, 0)[:, ::-1],
+        lambda make: np.broadcast_to(make(40, 1), (40, 35)).T.reshape(35, 40).T,
         lambda make: make(1100),
         lambda make: make(1),
         lambda make: make(0, 5).T,
@@ -79,10 +83,10 @@ def test_copies(dtype, lay):
 def test_every_order_of_threads():
     from tensorlite.backends import emulator
 
-    x = values((40, 33), "f4").T
-    for order in range(emulator.ORDERS):
-        with emulator.order(order):
-            assert np.array_equal(copied(x), x)
+    for x in (values((40, 33), "f4").T, values((40, 33), "f4")[:, 1:]):
+        for order in range(emulator.ORDERS):
+            with emulator.order(order):
+                assert np.array_equal(copied(x), x)
 
 
 @pytest.mark.parametrize("offset", [0, 4, 8])
@@ -115,6 +119,23 @@ def test_units_and_dimensions(shape, strides, itemsize, offset, unit, sizes):
     assert units == np.prod(sizes) and rest[: 3 * (len(sizes) - 1) : 3] == sizes[:-1]
 
 
+@pytest.mark.parametrize(
+    "shape, strides, grid, others",
+    [
+        ((64, 33), (4, 256), 2 * 2, []),
+        ((3, 64, 33), (40_000, 4, 256), 3 * 2 * 2, [3, 10_000, 64 * 33]),
+        ((64, 5, 16), (4, 9000, 256), 2 * 5, [5, 2250, 16]),
+        ((64, 15), (4, 256), None, []),  # too few to be worth it
+        ((15, 64), (4, 256), None, []),
+    ],
+)
+def test_what_is_turned_in_tiles(shape, strides, grid, others):
+    kernel, blocks, numbers = copy.plan_of(shape, strides, 4, 0)
+    assert kernel.name == ("strided" if grid is None else "turned")
+    if grid is not None:
+        assert blocks == (grid,) and list(numbers[4 : 4 + len(others)]) == others
+
+
 def test_index_of_64_bits():
     """The kernel for 2^31 units and more, on few; and where it begins."""
     x = values((3, 2, 4, 3, 2, 5), "f4").transpose(5, 3, 1, 4, 2, 0)
@@ -124,6 +145,12 @@ def test_index_of_64_bits():
     bases = [number for n, _ in dims[:-1] for number in (n, 0, 0)]
     kernel = launch.load("copy", T="unsigned int", WIDE=1).kernel("strided", copy.TYPES)
     kernel((1,), (256,), on_device(x), on_device(y), x.size, 6, *bases, *(stride // 4 for _, stride in dims))
+    assert np.array_equal(x, y)
+    kernel = launch.load("copy", T="unsigned int", WIDE=1).kernel("turned", copy.TURNED)
+    x = values((3, 33, 40), "f4").transpose(0, 2, 1)
+    y = np.empty(x.shape, "f4")
+    grid, numbers = copy._turned([(33, 40), (40, 1), (3, 33 * 40)], 1)
+    kernel(grid, (256,), on_device(x), on_device(y), *numbers)
     assert np.array_equal(x, y)
     for n, wide in ((2**31 - 1, 0), (2**31, 1)):
         kernel, (blocks,), _ = copy.plan_of((n,), (8,), 4, 0)

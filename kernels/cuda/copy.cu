@@ -1,7 +1,7 @@
 // Copies of arrays of any strides into dense ones, in units of 1, 2, 4, 8 or 16 bytes (T): the host joins dimensions
 // and takes the widest unit that strides and addresses allow, so that two dense arrays are copied 16 bytes at a time.
-// Floor: each byte is read and written once, 2 * bytes / bandwidth. Where neighbours in the output lie far apart in
-// the input, a whole sector of 32 bytes is read for each of them.
+// Where neighbours in the output lie far apart in the input, but some other dimension is dense there, both are walked
+// in tiles that turn in shared memory. Floor of both: each byte is read and written once, 2 * bytes / bandwidth.
 //
 // T: the unit. WIDE: 1 where there are 2^31 units or more.
 #if WIDE
@@ -53,4 +53,40 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int u = 0; u < EACH; ++u)
         if (first + u * THREADS < n) y[first + u * THREADS] = v[u];
+}
+
+#define SIDE 32  // of a tile; a block has 8 rows of 32 threads
+
+// y[.., r * dy + c] = x[.., c * dx + r] for all c below columns and r below rows, at each place of up to 4 dimensions
+// more: n_k of them, x_k apart in x and y_k in y. A block turns one tile.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    turned(const T* x, T* y, long long columns, long long rows, long long dx, long long dy,  //
+           long long n0, long long x0, long long y0, long long n1, long long x1, long long y1,  //
+           long long n2, long long x2, long long y2, long long n3, long long x3, long long y3) {
+    __shared__ T tile[SIDE * (SIDE + 1)];  // one more in a row, so that a column has its banks to itself
+    const Index across = static_cast<Index>((columns + SIDE - 1) / SIDE), down = static_cast<Index>((rows + SIDE - 1) / SIDE);
+    Index left = blockIdx.x;
+    const long long c = static_cast<long long>(left % across) * SIDE;
+    left /= across;
+    const long long r = static_cast<long long>(left % down) * SIDE;
+    left /= down;
+#define MOVE(k)                                                                  \
+    {                                                                            \
+        const long long at = static_cast<long long>(left % static_cast<Index>(n##k)); \
+        left /= static_cast<Index>(n##k);                                        \
+        x += at * x##k;                                                          \
+        y += at * y##k;                                                          \
+    }
+    MOVE(0)
+    MOVE(1)
+    MOVE(2)
+    MOVE(3)
+    const int lane = threadIdx.x % SIDE, row = threadIdx.x / SIDE;
+#pragma unroll
+    for (int k = row; k < SIDE; k += THREADS / SIDE)
+        if (c + k < columns && r + lane < rows) tile[k * (SIDE + 1) + lane] = x[(c + k) * dx + r + lane];
+    __syncthreads();
+#pragma unroll
+    for (int k = row; k < SIDE; k += THREADS / SIDE)
+        if (r + k < rows && c + lane < columns) y[(r + k) * dy + c + lane] = tile[lane * (SIDE + 1) + k];
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,14 @@ from tensorlite.errors import KernelError
 
 UNITS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long", 16: "uint4"}
 THREADS, EACH, MOST = 256, 4, 6  # threads a block, units a thread, dimensions: those of copy.cu
+SIDE, WORTH = 32, 16  # of a tile; the least sizes that are turned in tiles
 TYPES = "PPqi" + "IIi" * (MOST - 1) + "q" * MOST
+TURNED = "PPqqqq" + "qqq" * (MOST - 2)
 VARIANTS = [
-    Variant(defines={"T": unit, "WIDE": wide}, kernels={"strided": Needs(block=THREADS, blocks=4 if wide else 6)})
+    Variant(
+        defines={"T": unit, "WIDE": wide},
+        kernels={"strided": Needs(block=THREADS, blocks=4 if wide else 6), "turned": Needs(block=THREADS, blocks=4)},
+    )
     for wide in (0, 1)
     for unit in UNITS.values()
 ]
@@ -50,21 +56,36 @@ def plan_of(shape: tuple, strides: tuple, itemsize: int, offset: int) -> tuple:
     dims = [(n, stride) for n, stride in dims if n != 1] or [(1, unit)]
     if len(dims) > MOST:
         raise KernelError(f"contiguous: sizes {shape} with strides {strides} are {len(dims)} dimensions; wanted {MOST}")
-    units = 1
-    for n, _ in dims:
-        units *= n
     if any(v % unit for v in (offset, *(stride for _, stride in dims))):
         raise KernelError(
             f"contiguous: strides {strides} and an address {offset} beyond a multiple of 16; wanted multiples of the "
             f"element's {itemsize} bytes"
         )
+    units = math.prod(n for n, _ in dims)
     wide = int(units >= 2**31)
-    kernel = launch.load("copy", T=UNITS[unit], WIDE=wide).kernel("strided", TYPES)
-    bases = [number for n, _ in dims[:-1] for number in (n, *((0, 0) if wide else magic(n)))]
-    steps = [stride // unit for _, stride in dims]
+    module = launch.load("copy", T=UNITS[unit], WIDE=wide)
+    steps = [(n, stride // unit) for n, stride in dims]
+    dense = next((k for k, (n, step) in enumerate(steps) if step == 1 and n >= WORTH), 0)
+    if dense and steps[0][0] >= WORTH:
+        return module.kernel("turned", TURNED), *_turned(steps, dense)
+    bases = [number for n, _ in steps[:-1] for number in (n, *((0, 0) if wide else magic(n)))]
     bases += [0] * (3 * (MOST - 1) - len(bases))
-    steps += [0] * (MOST - len(steps))
-    return kernel, (-(-units // (THREADS * EACH)),), (units, len(dims), *bases, *steps)
+    moves = [step for _, step in steps] + [0] * (MOST - len(steps))
+    return module.kernel("strided", TYPES), (_blocks(units, THREADS * EACH),), (units, len(steps), *bases, *moves)
+
+
+def _turned(steps: list[tuple[int, int]], dense: int) -> tuple[tuple, tuple]:
+    """Grid and arguments where dimension 0 is the output's innermost, and dimension ``dense`` the input's."""
+    (columns, dx), (rows, _) = steps[0], steps[dense]
+    places = [math.prod(n for n, _ in steps[:k]) for k in range(len(steps))]  # where each one's neighbours lie in y
+    others = [(n, step, places[k]) for k, (n, step) in enumerate(steps) if k not in (0, dense)]
+    blocks = _blocks(columns, SIDE) * _blocks(rows, SIDE) * math.prod(n for n, _, _ in others)
+    others += [(1, 0, 0)] * (MOST - 2 - len(others))
+    return (blocks,), (columns, rows, dx, places[dense], *(number for other in others for number in other))
+
+
+def _blocks(n: int, each: int) -> int:
+    return -(-n // each)
 
 
 def joined(shape: tuple, strides: tuple) -> list[tuple[int, int]]:
