@@ -66,6 +66,18 @@ TL_DEVICE half_t half_of(float x) {
     return y;
 }
 
+TL_DEVICE half_t half_of(double x) {  // in one rounding, which by way of float would be two
+#if TL_GPU
+    half_t y;
+    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(y.bits) : "d"(x));
+    return y;
+#else
+    if (!(std::fabs(x) < 0x1p16)) return half_of(static_cast<float>(x));
+    const double unit = std::ldexp(1.0, std::max(std::ilogb(x), -14) - 10);
+    return half_of(static_cast<float>(std::nearbyint(x / unit) * unit));
+#endif
+}
+
 TL_DEVICE bf16_t bf16_of(float x) {
     bf16_t y;
 #if TL_GPU

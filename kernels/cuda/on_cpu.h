@@ -2,6 +2,7 @@
 // indices, shared memory, barriers, shuffles, votes, atomics, vector types and intrinsics have CUDA's names.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <utility>

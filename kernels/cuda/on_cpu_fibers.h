@@ -230,8 +230,8 @@ TL_RUNTIME static std::string name_of(const Thread& t) {
 }
 
 TL_RUNTIME static std::string place_of(const Thread& t) {
-    if (!t.where.file) return "before its first wait";
-    return std::string(t.what) + " at " + t.where.file + ":" + std::to_string(t.where.line);
+    if (!t.where.file) return "before the first wait";
+    return (t.state == ready ? "after " : "") + std::string(t.what) + " at " + t.where.file + ":" + std::to_string(t.where.line);
 }
 
 // Ends the launch from inside a kernel. The fiber is left where it is and made anew for the next launch.
@@ -408,19 +408,24 @@ TL_RUNTIME static bool same(const Where& a, const Where& b) {
     return a.line == b.line && (a.file == b.file || !std::strcmp(a.file, b.file));
 }
 
+TL_RUNTIME static std::string state_of(const Thread& t, bool many) {
+    if (t.state == ended) return many ? " have ended" : " has ended";
+    if (t.state == ready) return std::string(many ? " go on " : " goes on ") + place_of(t);
+    return (many ? " wait: " : " waits: ") + place_of(t);
+}
+
+// Who waits where, those in a row who wait at the same place together.
 TL_RUNTIME static std::string list_of(const Block& b) {
     std::string text;
     int groups = 0;
     for (unsigned first = 0, k = 1; k <= launch.threads; ++k) {
-        const Thread &t = b.threads[first], &next = b.threads[k < launch.threads ? k : first];
-        if (k < launch.threads && next.state == t.state &&
-            (t.state == ended || (next.where.file && t.where.file && same(t.where, next.where) && t.what == next.what)))
-            continue;
+        const bool many = k - first > 1;
+        const std::string state = state_of(b.threads[first], many);
+        if (k < launch.threads && state_of(b.threads[k], many) == state) continue;
         if (++groups > 12) return text + "\n  ... and others";
-        text += "\n  thread" + (k - first > 1 ? "s " + std::to_string(first) + " to " + std::to_string(k - 1)
-                                              : " " + std::to_string(first));
-        text += k - first > 1 ? (t.state == ended ? " have ended" : " wait: ") : (t.state == ended ? " has ended" : " waits: ");
-        if (t.state != ended) text += place_of(t);
+        text += many ? "\n  threads " + std::to_string(first) + " to " + std::to_string(k - 1)
+                     : "\n  thread " + std::to_string(first);
+        text += state;
         first = k;
     }
     return text;
@@ -646,7 +651,7 @@ TL_RUNTIME static void on_signal(int number, siginfo_t* info, void*) {
     };
     beyond(me.block->dynamic);
     for (int k = 0; k < sites; ++k) beyond(me.block->arrays[k]);
-    fail("%s %s (%s%s)", name_of(me).c_str(), what, me.where.file ? "it came by " : "", place_of(me).c_str());
+    fail("%s %s (%s)", name_of(me).c_str(), what, place_of(me).c_str());
 }
 
 class Handlers {  // only while a kernel runs
