@@ -46,9 +46,11 @@ def placed(case: Case, layout: str) -> Case:
 
 
 def outputs_of(case: Case) -> list[Tensor]:
+    """What a call gives, and those of its inputs that it wrote to."""
     reseed()
+    before = [(t, t._version) for t in case.tensors().values()]
     outputs = [y for y in case.run() if isinstance(y, Tensor)]
-    return outputs + [t for t in case.tensors().values() if t._version and not any(t is y for y in outputs)]
+    return outputs + [t for t, version in before if t._version != version and not any(t is y for y in outputs)]
 
 
 def gradients_of(case: Case, outputs: list[Tensor]) -> list:
@@ -69,7 +71,7 @@ def _weights(y: Tensor) -> Tensor:
 def differs(name: str, a: Tensor | None, b: Tensor | None) -> str | None:
     if a is None or b is None:
         return None if a is b else f"{name}: {a} on the CPU, {b} on cuda"
-    if b.device is not CUDA and a.dim():
+    if b.device is not CUDA and a.dim() and not name.startswith("to_device"):
         return f"{name}: on {b.device}"
     if a.shape != b.shape or a.dtype is not b.dtype:
         return f"{name}: {a._spec} on the CPU, {b._spec} on cuda"
@@ -94,8 +96,8 @@ def check(op, layout: str) -> None:
             except Exception as error:
                 problems.append(f"{here}\n  {type(error).__name__}: {error}")
                 continue
-            found = [differs(f"output {k}", a, b) for k, (a, b) in enumerate(zip(outputs, theirs))]
-            found += [differs(f"gradient {k}", a, b) for k, (a, b) in enumerate(zip(grads, their_grads))]
+            found = [differs(f"{op.name}: output {k}", a, b) for k, (a, b) in enumerate(zip(outputs, theirs))]
+            found += [differs(f"{op.name}: gradient {k}", a, b) for k, (a, b) in enumerate(zip(grads, their_grads))]
             problems += [f"{here}\n  {text}" for text in found if text]
     assert not problems, f"{len(problems)} problems\n" + "\n".join(problems[:10])
 
