@@ -41,6 +41,12 @@ def on_cuda(t: Tensor, layout: str) -> Tensor:
     return made.requires_grad_(t.requires_grad) if t.is_floating_point() else made
 
 
+def _own(t: Tensor) -> Tensor:
+    """A tensor of this case alone: cases may share theirs, and gradients add up."""
+    made = t.detach()
+    return made.requires_grad_(t.requires_grad) if t.is_floating_point() else made
+
+
 def placed(case: Case, layout: str) -> Case:
     return case.with_tensors([on_cuda(t, layout) for t in case.tensors().values()])
 
@@ -86,6 +92,7 @@ def differs(name: str, a: Tensor | None, b: Tensor | None) -> str | None:
 def check(op, layout: str) -> None:
     problems = []
     for here, there in zip(cases(op, float32, layout, True), cases(op, float32, layout, True)):
+        here = here.with_tensors([_own(t) for t in here.tensors().values()])
         outputs = outputs_of(here)
         grads = gradients_of(here, outputs) if op.differentiable else []
         with config.CUDA_EMULATION(1):
