@@ -21,6 +21,10 @@ class DeviceError(TensorliteError, RuntimeError):
     """A device that is not there, or tensors on different devices."""
 
 
+class OutOfMemoryError(DeviceError, MemoryError):
+    """More memory than a device has left."""
+
+
 class GradError(TensorliteError, RuntimeError):
     """A gradient that was asked for and cannot be had."""
 

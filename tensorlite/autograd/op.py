@@ -15,9 +15,10 @@ SAME = "same"
 class Entry:
     """What a call with these specs and constants comes to: output specs, the kernel picked, plans for going back."""
 
-    __slots__ = ("empty", "fresh", "general", "kernel", "kw", "native", "op", "out", "outs", "plans", "specs")
+    __slots__ = ("device", "empty", "fresh", "general", "kernel", "kw", "native", "op", "out", "outs", "plans", "specs")
 
     op: Any  # the Primitive
+    device: Any  # where it runs
     specs: tuple  # of the inputs; None for an input left out
     kw: dict
     outs: tuple[Spec, ...]

@@ -12,6 +12,9 @@ from tensorlite.autograd.op import Entry
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 
 
+ANY = ("any",)  # formats of a kernel that looks at the strides of what it is given
+
+
 def pick(op: Any, e: Entry, on: Any) -> None:
     """Choose the implementation: a compiled kernel whose gate opens, else the plain forward."""
     given = [s for s in e.specs if s is not None]
@@ -48,7 +51,7 @@ def pick(op: Any, e: Entry, on: Any) -> None:
     if op.variadic and not op.dynamic and not op.view and op.outputs:
         e.kernel = keyword_outputs(e.kernel, len(e.outs), op.outputs)
     if halves and not (op.view or op.mutates or op.moves or op.dynamic):
-        e.kernel = in_float32(e.kernel, len(e.outs))
+        e.kernel = in_float32(xp, e.kernel, len(e.outs))
     if op.signals and not op.view and not op.dynamic:
         e.kernel = on.quiet(e.kernel)
         e.fresh = on.quiet(e.fresh) if e.fresh is not None else None
@@ -56,7 +59,7 @@ def pick(op: Any, e: Entry, on: Any) -> None:
 
 def _readable(op: Any, given: list, outs: tuple, formats: tuple) -> bool:
     """Whether a kernel that knows these formats can read the inputs and write the outputs."""
-    if all(s.format is CONTIGUOUS for s in given):
+    if formats is ANY or all(s.format is CONTIGUOUS for s in given):
         return True
     if all(s.format is CONTIGUOUS or (s.ndim == 4 and s.format in formats) for s in given):
         return True
@@ -85,7 +88,7 @@ def _lies_as_inputs(given: list, out: Any) -> bool:
     return True
 
 
-def in_float32(kernel: Callable, outputs: int) -> Callable:
+def in_float32(xp: Any, kernel: Callable, outputs: int) -> Callable:
     """``kernel`` for half types: computed in float32, rounded once when stored."""
 
     def rounded(*arrays):
@@ -94,7 +97,7 @@ def in_float32(kernel: Callable, outputs: int) -> Callable:
             a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 and a.dtype.kind in "fV" else a
             for a in inputs
         ]
-        temps = [np.empty_like(o, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
+        temps = [xp.empty_like(o, np.float32) if o.dtype.itemsize == 2 and o.dtype.kind in "fV" else o for o in outs]
         kernel(*wide, *temps)
         for o, t in zip(outs, temps):
             if o is not t:

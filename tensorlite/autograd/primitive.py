@@ -25,7 +25,7 @@ from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec, format_of,
 from tensorlite.autograd.tensor import Tensor, address, current_node, from_array, needs_grad, new, wrap
 from tensorlite.autograd.views import MULTIPLE, View, assign, check_inplace, previous, touch
 from tensorlite.autograd.weak import lift
-from tensorlite.backends import CPU, backend
+from tensorlite.backends import CPU, backend, overlap
 from tensorlite.dtypes import FLOAT, dtype, get_default_dtype, result_type
 from tensorlite.errors import DeviceError, GradError
 from tensorlite.shapes import broadcast
@@ -297,7 +297,7 @@ class Primitive(Op):
         """What a call does. The text of template.py is this, written out for one op."""
         entry = self.known(args, kw)
         if entry is None:
-            args = self.coerce(args)
+            args = self.together(self.coerce(args))
             entry = self.entry(tuple(None if a is None else a._spec for a in args), kw)
             if self.promotes:
                 args = self.promote(args)
@@ -358,6 +358,14 @@ class Primitive(Op):
             out.append(a)
         return tuple(out)
 
+    def together(self, args: tuple) -> tuple:
+        """The arguments on one device: 0-d CPU tensors go to where the others are (differentiably)."""
+        specs = [a._spec for a in args if a is not None]
+        if all(s.device is specs[0].device for s in specs):
+            return args
+        device = _one_device(self.name, specs)
+        return tuple(a if a is None or a._spec.device is device else a.to(device) for a in args)
+
     def promote(self, args: tuple) -> tuple:
         """The arguments cast to their common dtype (differentiably), and to floating point where the op needs it."""
         takes = [k for k in range(len(args)) if self.inputs[min(k, len(self.inputs) - 1)] in self.promotes]
@@ -397,7 +405,7 @@ class Primitive(Op):
             if s is not None and self.inputs[min(k, len(self.inputs) - 1)] in self.promotes
         ]
         e = Entry()
-        e.op, e.kw = self, kw
+        e.op, e.kw, e.device = self, kw, device
         if promoted:
             common = common_dtype(promoted, self.floats)
             if any(s.dtype is not common for s in promoted):
@@ -472,11 +480,14 @@ class Primitive(Op):
         """``dest[...] = op(*args)``, without a temporary where that is safe; ``dest`` may be one of ``args``."""
         entry = self.known(args, kw)
         if entry is None:
-            args = self.coerce(args)
+            args = self.together(self.coerce(args))
             entry = self.entry(tuple([None if a is None else a._spec for a in args]), kw)
         out = getattr(entry, "out", None)  # an entry that needs casts first has none
         fits = out is dest._spec or (
-            out is not None and out.shape == dest._spec.shape and out.dtype is dest._spec.dtype
+            out is not None
+            and out.shape == dest._spec.shape
+            and out.dtype is dest._spec.dtype
+            and out.device is dest._spec.device
         )
         if not fits or needs_grad(dest, *args):
             own = any(a is dest for a in args)
@@ -503,13 +514,14 @@ class Primitive(Op):
             return True  # two arrays that own their memory
         if a is target or (a.shape == target.shape and a.strides == target.strides and address(a) == address(target)):
             return self.alias == "elementwise"
-        return not np.may_share_memory(a, target)
+        return not overlap(a, target)
 
     def _dynamic(self, entry: Entry, arrays: tuple) -> Any:
         """An op whose sizes depend on values. It cannot be recorded, and its output has no history of its own."""
         recording.reading(self.name)
-        outs = run(entry, arrays)
-        return tuple(map(from_array, outs)) if isinstance(outs, tuple) else from_array(outs)
+        outs, device = run(entry, arrays), entry.device
+        several = isinstance(outs, tuple)
+        return tuple(from_array(o, device=device) for o in outs) if several else from_array(outs, device=device)
 
 
 # ---- registration

@@ -56,3 +56,4 @@ def forget_picks(_: Any = None) -> None:
 
 config.KERNELS.listeners.append(forget_picks)
 config.ISA.listeners.append(forget_picks)
+config.CUDA_EMULATION.listeners.append(forget_picks)

@@ -10,7 +10,7 @@ from tensorlite.autograd import recording
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Handle, Leaf, extra_of
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec, asked_format, spec_of
-from tensorlite.backends import CPU, Device, backend
+from tensorlite.backends import CPU, Device, backend, located
 from tensorlite.dtypes import as_dtype, dtype
 from tensorlite.errors import GradError
 from tensorlite.shapes import Size, dim_of
@@ -94,7 +94,7 @@ class Tensor:
     def storage_offset(self) -> int:
         """How far this view starts behind its storage's first element."""
         base = self._arr
-        while isinstance(base.base, np.ndarray):
+        while hasattr(base.base, "strides"):
             base = base.base
         return (address(self._arr) - address(base)) // self._spec.dtype.itemsize
 
@@ -352,8 +352,12 @@ class Tensor:
     def __reduce_ex__(self, protocol):
         state = {k: v for k, v in self.__dict__.items() if k != "_idle_grad"}
         last = self._spec.format is CHANNELS_LAST  # NumPy writes arrays in C order, so such a one goes as (N, H, W, C)
-        array = self._arr.transpose(0, 2, 3, 1) if last else np.ascontiguousarray(self._arr).reshape(self._spec.shape)
-        return _rebuild, (type(self), array, self._spec.dtype, self.requires_grad, state, last)
+        array = self._arr.transpose(0, 2, 3, 1) if last else self._arr
+        if not array.flags.c_contiguous:
+            array = array.copy("C")
+        if self._spec.device is not CPU:
+            array = backend(self._spec.device).to_numpy(array)
+        return _rebuild, (type(self), array, self._spec.dtype, self.requires_grad, state, last, str(self._spec.device))
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if not self.is_leaf:
@@ -366,7 +370,7 @@ class Tensor:
             import copy
 
             array = copied(self._arr) if self._spec.format is not CONTIGUOUS else self._arr.copy()
-            done = _rebuild(type(self), array, self._spec.dtype, self.requires_grad, {})
+            done = _rebuild(type(self), array, self._spec.dtype, self.requires_grad, {}, device=self._spec.device)
             memo[id(self)] = done
             done.__dict__.update(copy.deepcopy({k: v for k, v in self.__dict__.items() if k != "_idle_grad"}, memo))
             if self.grad is not None:
@@ -393,8 +397,12 @@ class Tensor:
         backward(self, gradient, retain_graph, create_graph, inputs)
 
 
-def _rebuild(cls, array, d, requires_grad, state, last: bool = False) -> Tensor:
-    t = from_array(array.transpose(0, 3, 1, 2) if last else array.astype(d.np, copy=False))
+def _rebuild(cls, array, d, requires_grad, state, last: bool = False, device: Any = "cpu") -> Tensor:
+    place = Device(device)
+    if place is not CPU and isinstance(array, np.ndarray):
+        place = located(place)
+        array = backend(place).from_numpy(array)
+    t = from_array(array.transpose(0, 3, 1, 2) if last else array.astype(d.np, copy=False), device=place)
     if cls is not Tensor:
         t = cls._from_tensor(t, requires_grad)
     elif requires_grad:
@@ -403,23 +411,30 @@ def _rebuild(cls, array, d, requires_grad, state, last: bool = False) -> Tensor:
     return t
 
 
-def from_array(array: np.ndarray, requires_grad: bool = False) -> Tensor:
+def from_array(array: Any, requires_grad: bool = False, device: Device = CPU) -> Tensor:
     """A Tensor on this very array (no copy, unless its bytes are in another machine's order)."""
-    array = np.asarray(array)  # a NumPy scalar becomes 0-d: kernels read an array's memory
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    if device is CPU:
+        array = np.asarray(array)  # a NumPy scalar becomes 0-d: kernels read an array's memory
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
     recording.made(array)
     t = new(Tensor)
     t._arr, t._ver, t._node, t._view = array, [0, 0], None, None
     t._spec = spec_of(
         array.shape,
         dtype.of_numpy.get(array.dtype) or as_dtype(array.dtype, "tensor"),
-        CPU,
+        device,
         CONTIGUOUS if array.flags.c_contiguous else CHANNELS_LAST if is_channels_last(array) else STRIDED,
     )
     if requires_grad:
         t.requires_grad_()
     return t
+
+
+def placed(array: np.ndarray, device: Any, requires_grad: bool = False) -> Tensor:
+    """A Tensor of an array of the host: on it where ``device`` is None or the CPU, else a copy on that device."""
+    place = located(device)
+    return from_array(array if place is CPU else backend(place).from_numpy(array), requires_grad, place)
 
 
 def is_channels_last(array: Any) -> bool:
@@ -484,7 +499,7 @@ def current_node(x: Tensor) -> Any:
 
 
 def address(array: Any) -> int:
-    return array.__array_interface__["data"][0]
+    return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def strides_of(x: Tensor) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from tensorlite.autograd.node import Extra, Node
 from tensorlite.autograd.op import Entry
 from tensorlite.autograd.run import execute, set_seam
 from tensorlite.autograd.tensor import Tensor
+from tensorlite.backends import array_module
 from tensorlite.errors import AnomalyError
 
 _layers: list[Callable] = []
@@ -106,12 +107,12 @@ def _sound(x: Any) -> bool:
     a = x._arr if isinstance(x, Tensor) else x
     if a is None or not hasattr(a, "dtype") or not (a.dtype.kind == "f" or a.dtype.name == "bfloat16"):
         return True
-    return bool(np.isfinite(a.astype(np.float32) if a.dtype.itemsize == 2 else a).all())
+    return bool(array_module(a).isfinite(a.astype(np.float32) if a.dtype.itemsize == 2 else a).all())
 
 
 def _what(values: Any) -> str:
     arrays = [v._arr if isinstance(v, Tensor) else v for v in values if not _sound(v)]
-    return "nan" if any(np.isnan(a.astype(np.float64)).any() for a in arrays) else "inf"
+    return "nan" if any((a != a).any() for a in arrays) else "inf"
 
 
 def _find_nan(inner: Callable, entry: Entry, arrays: tuple, outs: tuple | None) -> Any:

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
+
+from tensorlite import config
 from tensorlite.backends import cudnn as cudnn, mps as mps
 from tensorlite.errors import DeviceError
 
@@ -59,13 +62,15 @@ class Backend(Protocol):
     """What a device must offer. Everything above this floor reaches arrays through these names alone."""
 
     xp: Any  # the array module: numpy, cupy
-    KEPT: int  # bytes from which on the memory of arrays is kept
+    KEPT: float  # bytes from which on the memory of arrays is kept
 
     def maker(self, shape: tuple, dtype: Any, strides: tuple | None = None) -> Callable[[], Any]: ...
 
     def from_numpy(self, array: Any) -> Any: ...
 
     def to_numpy(self, array: Any) -> Any: ...
+
+    def number(self, value: Any, dtype: Any) -> Any: ...
 
     def kernel(self, name: str) -> Callable | None: ...
 
@@ -82,13 +87,64 @@ def backend(device: Device) -> Backend:
         from tensorlite.backends import cpu
 
         return cpu
-    raise DeviceError(
-        f"device {str(device)!r}: this build of tensorlite has no CUDA backend yet; wanted 'cpu' (CUDA is planned)"
-    )
+    from tensorlite.backends import cuda
+
+    return cuda.on(located(device).index)  # type: ignore[arg-type]
+
+
+_there: dict = {}  # devices that were found to be there
+
+
+def located(device: Any) -> Device:
+    """The device that a name means now: ``"cuda"`` is the current GPU. Raises where there is none of that kind."""
+    if device is None or device is CPU:
+        return CPU
+    device = Device(device)
+    if device is CPU:
+        return CPU
+    from tensorlite.backends import cuda
+
+    if device not in _there:
+        cuda.check(device.index or 0)
+        if device.index is not None:
+            _there[device] = True
+    return Device("cuda", cuda.current_device()) if device.index is None else device
+
+
+def put(target: Any, source: Any) -> None:
+    """``target[...] = source`` between devices."""
+    if isinstance(target, np.ndarray) and isinstance(source, np.ndarray):
+        target[...] = source
+        return
+    from tensorlite.backends import cuda
+
+    cuda.put(target, source)
+
+
+config.CUDA_EMULATION.listeners.append(lambda _: _there.clear())
+
+
+def array_module(array: Any) -> Any:
+    """NumPy, CuPy: the module of an array."""
+    if isinstance(array, np.ndarray):
+        return np
+    from tensorlite.backends import cuda
+
+    return cuda.arrays()
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Whether the memory of two arrays may overlap, by the ranges of their addresses."""
+    both = isinstance(a, np.ndarray) + isinstance(b, np.ndarray)
+    if both:
+        return both == 2 and np.may_share_memory(a, b)
+    return array_module(a).may_share_memory(a, b)
 
 
 def strided(array: Any, shape: tuple, strides: tuple) -> Any:
     """A view of an array of any backend with these sizes and steps in bytes."""
-    from tensorlite.backends import cpu
+    if isinstance(array, np.ndarray):
+        from tensorlite.backends import cpu
 
-    return cpu.strided(array, shape, strides)
+        return cpu.strided(array, shape, strides)
+    return array_module(array).lib.stride_tricks.as_strided(array, shape, strides)

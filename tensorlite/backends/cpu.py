@@ -59,6 +59,10 @@ def to_numpy(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def number(value: Any, dtype: Any) -> np.ndarray:
+    return np.asarray(value, dtype)
+
+
 def synchronize() -> None:
     """Nothing runs behind our back on a CPU."""
 

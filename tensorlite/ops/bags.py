@@ -7,7 +7,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd import recording
 from tensorlite.autograd.methods import op
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, placed
 from tensorlite.errors import ShapeError
 from tensorlite.ops.rows import embedding, index_add
 from tensorlite.ops.shape import reshape
@@ -83,7 +83,7 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[Te
         if offsets is not None:
             raise ValueError("embedding_bag: got 2-D input and offsets; if input is 2D, then offsets has to be None")
         b, n = input._spec.shape
-        return from_array(np.arange(b) * n), b
+        return placed(np.arange(b) * n, input.device), b
     if input._spec.ndim != 1:
         raise ValueError(f"embedding_bag: input has {input._spec.ndim} dimensions; input has to be 1D or 2D Tensor")
     if offsets is None or offsets._spec.ndim != 1:
@@ -94,7 +94,7 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[Te
             raise RuntimeError("embedding_bag: include_last_offset: number of offsets should be at least 1")
         offsets = offsets[:-1]
     recording.reading("embedding_bag with offsets")
-    at = offsets._arr
+    at = offsets.cpu()._arr
     if at.size and (at[0] != 0 or (np.diff(at) < 0).any() or at[-1] > input._spec.size):
         raise ShapeError(
             f"embedding_bag: offsets {at.tolist()[:8]} for {input._spec.size} indices; offsets[0] has to be 0, and "
@@ -105,14 +105,16 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[Te
 
 def _largest(rows: Tensor, counts: Tensor | None, starts: Tensor, n: int, bags: int) -> Tensor:
     """The maximum of each bag's rows, which are laid side by side, filled up to the longest bag."""
-    begin = starts._arr
+    begin = starts.cpu()._arr
     lengths = np.diff(begin, append=n)
     steps = np.arange(max(int(lengths.max(initial=0)), 1))
     there = steps < lengths[:, None]
     if not n:
         return rows.new_zeros(bags, rows._spec.shape[1])
-    place = from_array(np.where(there, begin[:, None] + steps, 0))
-    within = from_array(there) if counts is None else from_array(there) & counts[place]
+    place = placed(np.where(there, begin[:, None] + steps, 0), rows.device)
+    within = placed(there, rows.device)
+    if counts is not None:
+        within = within & counts[place]
     y = rows[place].masked_fill(~within.unsqueeze(-1), -float("inf")).max(1)[0]
     return y.masked_fill(~within.any(1).unsqueeze(-1), 0)
 

@@ -19,7 +19,7 @@ from tensorlite.autograd.spec import (
     spec_of,
 )
 from tensorlite.autograd.tensor import Tensor, copied, lies
-from tensorlite.backends import Device, backend
+from tensorlite.backends import CPU, Device, located, put
 from tensorlite.dtypes import as_dtype
 
 boolean = dtypes.bool
@@ -145,6 +145,26 @@ def laid_as(x: Tensor, like: Spec) -> Tensor:
     return x if x._spec is spec else laid_p(x, format=spec.format)
 
 
+@primitive(name="to_device", signals=False, torch=None)
+def transfer_p(xp, x, out, *, device):
+    """x on another device."""
+    put(out, x)
+
+
+transfer_p.op.moves = True
+transfer_p.spec(lambda x, *, device: spec_of(x.shape, x.dtype, device, x.packed().format))
+transfer_p.grad(x=lambda g, x_spec: g.to(device=x_spec.device))
+
+
+@transfer_p.cases
+def _(make):
+    yield dict(x=make(3, 4), device=CPU)
+    yield dict(x=make.ints(3), device=CPU)
+
+
+transfer_p.ref(lambda x, device: x)
+
+
 @method()
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     """Itself where its elements lie in C order (or in the memory format), else a copy in which they do."""
@@ -178,9 +198,9 @@ def to(
             pass  # non_blocking by position
         elif a is not None:
             dtype = a
+    if device is not None and (place := located(device)) is not self._spec.device:
+        return transfer_p(self, device=place).to(dtype=dtype, memory_format=memory_format)
     spec = self._spec
-    if device is not None and Device(device) is not spec.device:
-        backend(Device(device))  # raises, saying what is missing
     d = spec.dtype if dtype is None else dtype if isinstance(dtype, dtypes.dtype) else as_dtype(dtype, "to")
     if memory_format is not None:
         format = asked_format("to", memory_format, spec.ndim)

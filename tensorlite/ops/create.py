@@ -12,9 +12,9 @@ from tensorlite.autograd import recording
 from tensorlite.autograd.methods import attach_method, method
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, PRESERVE, STRIDED, asked_format, format_like, spec_of
-from tensorlite.autograd.tensor import Tensor, from_array, wrap
+from tensorlite.autograd.tensor import Tensor, from_array, placed, wrap
 from tensorlite.autograd.weak import lift
-from tensorlite.backends import CPU, Device, backend
+from tensorlite.backends import CPU, backend, located
 from tensorlite.dtypes import as_dtype, dtype, get_default_dtype
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.shape import expand
@@ -46,7 +46,7 @@ def _filled(shape: tuple, value: Any, dtype: Any, device: Any, requires_grad: bo
     d = get_default_dtype() if dtype is None else as_dtype(dtype)
     if any(n < 0 for n in shape):
         raise ShapeError(f"sizes {shape}: trying to create tensor with negative dimension")
-    spec = spec_of(shape, d, CPU if device is None else Device(device), format)
+    spec = spec_of(shape, d, located(device), format)
     array = spec.empty()
     if value is not None:
         array.fill(value)
@@ -184,7 +184,7 @@ def arange(
     n = math.ceil((numbers[1] - numbers[0]) / numbers[2])
     wide = np.int64 if d.category != dtypes.FLOAT else np.float64
     array = (np.arange(n, dtype=wide) * np.asarray(numbers[2], wide) + np.asarray(numbers[0], wide)).astype(d.np)
-    return _placed(array, device, requires_grad)
+    return placed(array, device, requires_grad)
 
 
 def linspace(
@@ -193,19 +193,13 @@ def linspace(
     """``steps`` numbers from start to end, both included, evenly apart."""
     a, b = (float(v) for v in (start, end))
     d = get_default_dtype() if dtype is None else as_dtype(dtype)
-    return _placed(np.linspace(a, b, steps).astype(d.np), device, requires_grad)
+    return placed(np.linspace(a, b, steps).astype(d.np), device, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The identity matrix, n by n or n by m."""
     d = get_default_dtype() if dtype is None else as_dtype(dtype)
-    return _placed(np.eye(n, m).astype(d.np), device, requires_grad)
-
-
-def _placed(array: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
-    if device is not None:
-        backend(Device(device))
-    return from_array(array, requires_grad)
+    return placed(np.eye(n, m).astype(d.np), device, requires_grad)
 
 
 # ---- from data
@@ -221,14 +215,17 @@ def tensor(
     tensor([[1.0000, 2.0000],
             [3.0000, 4.5000]])
     """
-    return _placed(_array(data, None if dtype is None else as_dtype(dtype, "tensor"), copy=True), device, requires_grad)
+    if isinstance(data, Tensor) and (device is not None or data._spec.device is not CPU):
+        made = data.detach().to(device=data._spec.device if device is None else device, dtype=dtype, copy=True)
+        return made.requires_grad_() if requires_grad else made
+    return placed(_array(data, None if dtype is None else as_dtype(dtype, "tensor"), copy=True), device, requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """A tensor of ``data``, without a copy where it is a tensor or array of that dtype already."""
     if isinstance(data, Tensor):
         return data if dtype is None and device is None else data.to(dtype=dtype, device=device)
-    return _placed(_array(data, None if dtype is None else as_dtype(dtype, "as_tensor"), copy=False), device, False)
+    return placed(_array(data, None if dtype is None else as_dtype(dtype, "as_tensor"), copy=False), device, False)
 
 
 asarray = as_tensor
@@ -316,23 +313,27 @@ def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A copy of ``data`` with the dtype and device of this tensor."""
-    return tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+    return tensor(data, dtype=dtype or self.dtype, device=device or self._spec.device, requires_grad=requires_grad)
 
 
 # ---- DLPack
+_DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
+
+
 def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor that shares the memory of any object that speaks DLPack (NumPy, PyTorch, JAX, CuPy arrays)."""
     if isinstance(ext_tensor, Tensor):
         return ext_tensor.detach()
     if not hasattr(ext_tensor, "__dlpack__"):
         raise TypeError(f"from_dlpack: got {type(ext_tensor).__name__}; wanted an object with __dlpack__")
+    device = located("cuda") if ext_tensor.__dlpack_device__()[0] == _DLPACK_CUDA else CPU
     try:
-        array = np.from_dlpack(ext_tensor)
+        array = backend(device).xp.from_dlpack(ext_tensor)
     except (BufferError, RuntimeError, ValueError) as error:
         raise DTypeError(
             f"from_dlpack: NumPy cannot take this tensor: {error} (bfloat16 is not in NumPy's DLPack)"
         ) from None
-    return from_array(array)
+    return from_array(array, device=device)
 
 
 @method("__dlpack__")
@@ -342,6 +343,8 @@ def _dlpack(self: Tensor, **kwargs: Any) -> Any:
         raise BufferError("__dlpack__: can't export tensors that require gradient, use tensor.detach()")
     if self.dtype is dtypes.bfloat16:
         raise BufferError("__dlpack__: bfloat16 is not in NumPy's DLPack; use .float() or .view(tensorlite.int16)")
+    if self._spec.device is not CPU:
+        return self._arr.__dlpack__(**kwargs)
     kwargs.pop("stream", None)
     if not self._arr.flags.writeable:
         raise BufferError("__dlpack__: the tensor is on read-only memory; clone() it first")
@@ -360,7 +363,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """Write one value everywhere."""
     if not isinstance(value, Tensor):
         value = lift(value, self)
-        value = value if isinstance(value, Tensor) else from_array(np.asarray(value))
+        value = value if isinstance(value, Tensor) else placed(np.asarray(value), self._spec.device)
     elif value._spec.ndim:
         raise RuntimeError(
             f"fill_: only supports 0-dimension value tensor but got tensor with {value._spec.ndim} dimensions."
@@ -379,6 +382,8 @@ def zero_(self: Tensor) -> Tensor:
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Write ``src``, stretched to this shape and cast to this dtype. Its gradient flows to ``src``."""
     src = as_tensor(src).to(self._spec.dtype)
+    if src._spec.device is not self._spec.device:
+        src = src.to(device=self._spec.device)
     value = expand(src, self._spec.shape) if src._spec.shape != self._spec.shape else src
     return overwrite_p.op.into(self, self, value, path=())
 

@@ -9,7 +9,7 @@ import numpy as np
 from tensorlite.autograd.methods import face, method, op
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, spec_of
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, placed
 from tensorlite.backends import strided
 from tensorlite.dtypes import int64
 from tensorlite.errors import ShapeError
@@ -233,12 +233,12 @@ def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = int64, dev
     tensor([[0, 1, 1],
             [0, 0, 1]])
     """
-    return from_array(np.stack(np.tril_indices(row, offset, col))).to(device=device, dtype=dtype)
+    return placed(np.stack(np.tril_indices(row, offset, col)), device).to(dtype=dtype)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = int64, device: Any = None) -> Tensor:
     """Rows and columns (2, n) of the elements of a (row, col) matrix on and above a diagonal."""
-    return from_array(np.stack(np.triu_indices(row, offset, col))).to(device=device, dtype=dtype)
+    return placed(np.stack(np.triu_indices(row, offset, col)), device).to(dtype=dtype)
 
 
 @method()

@@ -15,7 +15,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.tensor import Tensor, address, from_array
+from tensorlite.autograd.tensor import Tensor, address, placed
 from tensorlite.dtypes import INTEGER, int32, int64, uint8
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops import places
@@ -318,7 +318,7 @@ def _parse(who: str, x: Tensor, key: Any) -> tuple[tuple | None, list]:
             at += 1
         elif k.__class__ is bool:
             basic.append(None)
-            items.append((at, from_array(np.zeros(int(k), np.int64))))
+            items.append((at, placed(np.zeros(int(k), np.int64), x.device)))
             at += 1
         elif isinstance(k, Tensor):
             rank = k._spec.ndim if k._spec.dtype is boolean else 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, placed
 from tensorlite.errors import ShapeError
 from tensorlite.ops.cast import laid_as
 from tensorlite.ops.rows import index_select
@@ -131,5 +131,5 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: float | None = N
         if n + before + after < 1 or n < 1:
             raise ShapeError(f"pad: ({before}, {after}) at dimension {dim} of {shape}; wanted something to be left")
         if (before, after) != (0, 0):
-            input = index_select(input, dim, from_array(_sources(n, before, after, mode)))
+            input = index_select(input, dim, placed(_sources(n, before, after, mode), input.device))
     return laid_as(input, own._spec)

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tensorlite import dtypes
+from tensorlite import config, dtypes
 from tensorlite.autograd import recording
 from tensorlite.autograd.methods import method, op
 from tensorlite.autograd.modes import no_grad
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, channels_last, format_like, spec_of
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, from_array, placed
 from tensorlite.autograd.views import inplace as write_in_place
-from tensorlite.backends import Device, backend
+from tensorlite.backends import CPU, Device, located, put
 from tensorlite.dtypes import as_dtype, get_default_dtype
 from tensorlite.errors import DTypeError
 from tensorlite.ops import philox
@@ -33,7 +33,7 @@ _BITS = {dtypes.float64: 53, dtypes.float32: 24, dtypes.float16: 11, dtypes.bflo
 def take_key_p(xp, state, out):
     """The state as it is, which becomes the key of one call; the state moves on to the next call."""
     out[...] = state
-    state[1] += 1
+    state[1:] += 1
 
 
 take_key_p.spec(lambda state: state)
@@ -59,9 +59,8 @@ class Generator:
     """
 
     def __init__(self, device: Any = "cpu"):
-        self.device = Device(device)
-        backend(self.device)
-        self._state = from_array(np.zeros(2, np.int64))
+        self.device = located(device)
+        self._state = placed(np.zeros(2, np.int64), self.device)
         recording.generators.add(self)
         self.manual_seed(67280421310721)
 
@@ -71,7 +70,7 @@ class Generator:
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"manual_seed: seed {seed} overflows; wanted -2**63 to 2**64 - 1")
-        self._state._arr[:] = (np.uint64(seed & (2**64 - 1)).astype(np.int64), 0)
+        put(self._state._arr, np.array([np.uint64(seed & (2**64 - 1)).astype(np.int64), 0]))
         return self
 
     def seed(self) -> int:
@@ -82,17 +81,17 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed that this generator started from."""
-        return int(self._state._arr[0]) & (2**64 - 1)
+        return self._state.tolist()[0] & (2**64 - 1)
 
     def get_state(self) -> Tensor:
         """The state, as a tensor of 16 bytes."""
-        return from_array(np.frombuffer(self._state._arr.tobytes(), np.uint8).copy())
+        return from_array(np.frombuffer(self._state.cpu()._arr.tobytes(), np.uint8).copy())
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Continue from a state that ``get_state`` gave."""
         if not isinstance(new_state, Tensor) or new_state.dtype is not dtypes.uint8 or new_state.shape != (16,):
             raise TypeError("set_state: expected the tensor of 16 bytes that get_state gives")
-        self._state._arr[:] = np.frombuffer(np.ascontiguousarray(new_state._arr).tobytes(), np.int64)
+        put(self._state._arr, np.frombuffer(np.ascontiguousarray(new_state.cpu()._arr).tobytes(), np.int64))
         return self
 
     def clone_state(self) -> Generator:
@@ -108,16 +107,39 @@ def _generator(device: str, state: Tensor) -> Generator:
 
 
 default_generator = Generator()
+_gpu_generators: dict = {}  # device -> its default generator, made when first asked for
+_gpu_seed = [default_generator.initial_seed()]
+config.CUDA_EMULATION.listeners.append(lambda _: _gpu_generators.clear())
+
+
+def generator_of(device: Device) -> Generator:
+    """The default generator of a device."""
+    if device is CPU:
+        return default_generator
+    if device not in _gpu_generators:
+        _gpu_generators[device] = Generator(device).manual_seed(_gpu_seed[0])
+    return _gpu_generators[device]
+
+
+def seed_gpus(seed: int) -> None:
+    """Start the default generators of all GPUs over from ``seed``, those that are made later too."""
+    _gpu_seed[0] = int(seed)
+    for g in _gpu_generators.values():
+        g.manual_seed(seed)
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the default generator over from ``seed``; returns it."""
-    return default_generator.manual_seed(seed)
+    """Start the default generators of all devices over from ``seed``; returns the CPU's."""
+    default_generator.manual_seed(seed)
+    seed_gpus(seed)
+    return default_generator
 
 
 def seed() -> int:
-    """Start the default generator over from a seed that the operating system gives; returns it."""
-    return default_generator.seed()
+    """Start the default generators over from a seed that the operating system gives; returns it."""
+    chosen = default_generator.seed()
+    seed_gpus(chosen)
+    return chosen
 
 
 def initial_seed() -> int:
@@ -135,9 +157,16 @@ def set_rng_state(new_state: Tensor) -> None:
     default_generator.set_state(new_state)
 
 
-def take(generator: Generator | None = None) -> Tensor:
-    """The key of one random call."""
-    return take_key_p((generator or default_generator)._state)
+def take(generator: Generator | None = None, device: Any = None) -> Tensor:
+    """The key of one random call on a device, from that device's default generator unless one is given."""
+    if generator is None:
+        own = device is None or device is CPU
+        return take_key_p((default_generator if own else generator_of(located(device)))._state)
+    if device is not None and generator.device.type != Device(device).type:
+        raise RuntimeError(
+            f"random: expected a '{Device(device).type}' device type for generator but found '{generator.device.type}'"
+        )
+    return take_key_p(generator._state)
 
 
 # ---- numbers from a key
@@ -277,15 +306,13 @@ def _sized(name: str, pure: Any, doc: str):
         d = get_default_dtype() if dtype is None else as_dtype(dtype, name)
         if not d.is_floating_point:
             raise DTypeError(f"{name}: got {d}; wanted a floating-point dtype")
-        if device is not None:
-            backend(Device(device))
-        y = pure(take(generator), shape=size_args(name, size), dtype=d)
+        y = pure(take(generator, device or CPU), shape=size_args(name, size), dtype=d)
         return y.requires_grad_() if requires_grad else y
 
     def like(
         input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, memory_format: Any = None
     ) -> Tensor:
-        y = draw(*input.shape, dtype=dtype or input.dtype, device=device)
+        y = draw(*input.shape, dtype=dtype or input.dtype, device=device or input._spec.device)
         y = _laid(name + "_like", y, input, memory_format)
         return y.requires_grad_() if requires_grad else y
 
@@ -325,7 +352,8 @@ def randint(
     if high <= low:
         raise RuntimeError(f"randint: 'from' ({low}) must be less than 'to' ({high})")
     d = dtypes.int64 if dtype is None else as_dtype(dtype, "randint")
-    return randint_p(take(generator), shape=size_args("randint", (size,)), dtype=d, low=int(low), high=int(high))
+    key = take(generator, device or CPU)
+    return randint_p(key, shape=size_args("randint", (size,)), dtype=d, low=int(low), high=int(high))
 
 
 def randint_like(
@@ -333,7 +361,7 @@ def randint_like(
 ) -> Tensor:
     """Integers in [low, high) with the shape of a tensor."""
     low, high = (0, low) if high is None else (low, high)
-    y = randint(low, high, tuple(input.shape), dtype=dtype or input.dtype)
+    y = randint(low, high, tuple(input.shape), dtype=dtype or input.dtype, device=device or input._spec.device)
     return _laid("randint_like", y, input, memory_format)
 
 
@@ -341,7 +369,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     """The numbers 0 to n - 1 in random order."""
     if n < 0:
         raise RuntimeError(f"randperm: n must be non-negative, got {n}")
-    y = randperm_p(take(generator), n=int(n))
+    y = randperm_p(take(generator, device or CPU), n=int(n))
     return y if dtype is None else y.to(dtype)
 
 
@@ -354,8 +382,9 @@ def normal(
         if not tensors:
             raise TypeError("normal: mean and std are numbers; wanted a size too")
         size, dtype = broadcast("normal", *(t._spec.shape for t in tensors)), tensors[0].dtype
+        device = tensors[0]._spec.device
     with no_grad():
-        return randn(*size_args("normal", (size,)), generator=generator, dtype=dtype) * std + mean
+        return randn(*size_args("normal", (size,)), generator=generator, dtype=dtype, device=device) * std + mean
 
 
 @method()
@@ -364,7 +393,8 @@ def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generat
     """Fill with uniform numbers in [a, b)."""
     if a > b:
         raise RuntimeError(f"uniform_: expects to return a [from, to) range, but found from={a} > to={b}")
-    return self.copy_(uniform_p(take(generator), shape=self._spec.shape, dtype=_float(self, "uniform_")) * (b - a) + a)
+    key = take(generator, self._spec.device)
+    return self.copy_(uniform_p(key, shape=self._spec.shape, dtype=_float(self, "uniform_")) * (b - a) + a)
 
 
 @method()
@@ -373,7 +403,8 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
     """Fill with normal numbers of this mean and standard deviation."""
     if std < 0:
         raise RuntimeError(f"normal_: expects std >= 0.0, but found std {std}")
-    return self.copy_(normal_p(take(generator), shape=self._spec.shape, dtype=_float(self, "normal_")) * std + mean)
+    key = take(generator, self._spec.device)
+    return self.copy_(normal_p(key, shape=self._spec.shape, dtype=_float(self, "normal_")) * std + mean)
 
 
 @method()
@@ -384,7 +415,7 @@ def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: G
         low, high = 0, from_ or (2**24 if self.is_floating_point() else min(2**31, dtypes.iinfo(self.dtype).max + 1))
     else:
         low, high = from_, to
-    return self.copy_(randint(low, high, tuple(self.shape), generator=generator))
+    return self.copy_(randint(low, high, tuple(self.shape), generator=generator, device=self._spec.device))
 
 
 def _float(x: Tensor, name: str) -> dtypes.dtype:
@@ -418,7 +449,7 @@ bernoulli_p.ref(lambda x, key: (np.reshape(_reference_words(key, x.size), x.shap
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with probability ``input``, else 0, in the dtype of ``input``."""
     _float(input, "bernoulli")
-    return bernoulli_p(input, take(generator))
+    return bernoulli_p(input, take(generator, input._spec.device))
 
 
 @method("bernoulli")
@@ -484,7 +515,7 @@ def _dropout(name: str, input: Tensor, p: float, training: bool, inplace: bool, 
         raise ValueError(f"{name}: dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
-    key = take()
+    key = take(device=input._spec.device)
     if inplace:
         return write_in_place(name + "_", input, lambda old: dropout_p(old, key, p=float(p), channels=channels))
     return dropout_p(input, key, p=float(p), channels=channels)
@@ -551,7 +582,7 @@ def multinomial(
 
     Without replacement by the exponential trick: the largest of log(w) - log(-log(u)) (Efraimidis and Spirakis 2006).
     """
-    weights = np.asarray(input.detach()._arr, np.float64)
+    weights = np.asarray(input.detach().cpu()._arr, np.float64)
     if weights.ndim not in (1, 2) or num_samples < 1:
         raise RuntimeError(
             f"multinomial: got {input._spec}, num_samples {num_samples}; wanted 1 or 2 dimensions and at "
@@ -562,7 +593,7 @@ def multinomial(
         raise RuntimeError("multinomial: probability tensor contains either `inf`, `nan` or element < 0 (or sums to 0)")
     if not replacement and ((rows > 0).sum(1) < num_samples).any():
         raise RuntimeError("multinomial: cannot sample more than the number of non-zero weights without replacement")
-    key = take(generator)._arr
+    key = take(generator, input._spec.device).cpu()._arr
     if replacement:
         u = philox.uniform(np, key, len(rows) * num_samples, 53).reshape(len(rows), num_samples)
         ends = np.cumsum(rows, axis=1)
@@ -573,7 +604,7 @@ def multinomial(
         with np.errstate(divide="ignore"):
             score = np.log(rows) - np.log(-np.log1p(-u))
         picks = np.argsort(-score, axis=1, kind="stable")[:, :num_samples]
-    return from_array(picks.reshape(*weights.shape[:-1], num_samples).astype(np.int64))
+    return placed(picks.reshape(*weights.shape[:-1], num_samples).astype(np.int64), input._spec.device)
 
 
 method("multinomial")(multinomial)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import op
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, placed
 from tensorlite.errors import DTypeError
 from tensorlite.ops.choice import where
 from tensorlite.ops.compare import isnan
@@ -30,7 +30,7 @@ def _taken(who: str, input: Tensor, rank: Any, dim: int, keepdim: bool, kind: An
         else:
             pair = [take_along_dim(t, rank, dim) for t in ordered]
         return kind(*(t.clone() if keepdim else t.squeeze(dim) for t in pair))
-    return kind(input.clone(), from_array(np.zeros((), np.int64)))
+    return kind(input.clone(), placed(np.zeros((), np.int64), input.device))
 
 
 def _some(who: str, input: Tensor, dim: int) -> int:
@@ -168,8 +168,8 @@ def quantile(
         below = above = below if interpolation == "lower" else above
     share = np.full_like(place, 0.5) * (above > below) if interpolation == "midpoint" else place - below
     share = np.where(above > below, share, 0.0)
-    low, high = (ordered.index_select(-1, from_array(p.astype(np.int64))) for p in (below, above))
-    y = low + (high - low) * from_array(share.astype(input._spec.dtype.np))
+    low, high = (ordered.index_select(-1, placed(p.astype(np.int64), ordered.device)) for p in (below, above))
+    y = low + (high - low) * placed(share.astype(input._spec.dtype.np), input.device)
     y = y.masked_fill(isnan(ordered.narrow(-1, n - 1, 1)), float("nan")).movedim(-1, 0)
     if keepdim:
         kept = [1] * input._spec.ndim if dim is None else [1 if k == d else s for k, s in enumerate(shape)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import op
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, placed
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.cast import laid_as
 from tensorlite.ops.pool import adaptive_avg_pool2d
@@ -74,7 +74,7 @@ def interpolate(
         else:
             middle = np.float32(0.5 if mode == "nearest-exact" else 0.0)
             at = np.floor((np.arange(o, dtype=np.float32) + middle) * np.float32(ratio))  # PyTorch rounds to float32
-            y = index_select(y, k + 2, from_array(np.minimum(at, n - 1).astype(np.int64)))
+            y = index_select(y, k + 2, placed(np.minimum(at, n - 1).astype(np.int64), y.device))
     return laid_as(y, input._spec)
 
 
@@ -112,7 +112,7 @@ def _blended(x: Tensor, dim: int, n: int, o: int, ratio: float, corners: bool) -
     at = at * ((n - 1) / (o - 1) if o > 1 else 0.0) if corners else np.maximum((at + 0.5) * ratio - 0.5, 0)
     low = np.minimum(at.astype(np.int64), n - 1)
     part = x.new_tensor((at - low).reshape(-1, *(1,) * (x._spec.ndim - dim - 1)))
-    a, b = (index_select(x, dim, from_array(k)) for k in (low, np.minimum(low + 1, n - 1)))
+    a, b = (index_select(x, dim, placed(k, x.device)) for k in (low, np.minimum(low + 1, n - 1)))
     return a * (1.0 - part) + b * part
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd import recording
 from tensorlite.autograd.methods import op
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, placed
 from tensorlite.errors import ShapeError
 from tensorlite.ops.join import cat
 from tensorlite.ops.reduce import mean, var
@@ -184,13 +184,13 @@ def repeat_interleave(
     tensor([1, 1, 2, 2, 3, 3])
     """
     if repeats is None:
-        return repeat_interleave(from_array(np.arange(input._spec.size)), input, 0, output_size=output_size)
+        return repeat_interleave(placed(np.arange(input._spec.size), input.device), input, 0, output_size=output_size)
     x = reshape(input, (-1,)) if dim is None else input
     at = 0 if dim is None else dim_of("repeat_interleave", dim, x._spec.ndim)
     n = x._spec.shape[at]
     if isinstance(repeats, Tensor):
         recording.reading("repeat_interleave")
-    times = repeats._arr if isinstance(repeats, Tensor) else np.asarray(index("repeat_interleave", repeats))
+    times = repeats.cpu()._arr if isinstance(repeats, Tensor) else np.asarray(index("repeat_interleave", repeats))
     if times.dtype.kind not in "iu" or times.ndim > 1 or (times < 0).any():
         raise RuntimeError(
             f"repeat_interleave: repeats {repeats}; repeats must be integers that are not negative, 0-dim or 1-dim"
@@ -203,7 +203,7 @@ def repeat_interleave(
     places = np.repeat(np.arange(n), np.broadcast_to(times.reshape(-1), n))
     if output_size is not None and output_size != len(places):
         raise RuntimeError(f"repeat_interleave: output_size {output_size}; allocated size does not match {len(places)}")
-    return index_select(x, at, from_array(places))
+    return index_select(x, at, placed(places, x.device))
 
 
 @repeat_interleave.cases
@@ -275,7 +275,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     tensor([0, 2, 0, 1])
     """
     recording.reading("bincount")
-    values = input._arr
+    values = input.cpu()._arr
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values.size and values.min() < 0):
         raise RuntimeError(
             f"bincount: input {input._spec.dtype.name} {input._spec.shape}; bincount only supports 1-d non-negative "
@@ -284,14 +284,14 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if minlength < 0:
         raise RuntimeError(f"bincount: minlength {minlength}; minlength should be >= 0")
     if weights is None:
-        return from_array(np.bincount(values, minlength=minlength))
+        return placed(np.bincount(values, minlength=minlength), input.device)
     if weights._spec.shape != input._spec.shape:
         raise RuntimeError(
             f"bincount: weights {weights._spec.shape} for input {input._spec.shape}; weights should be 1-d and "
             "have the same length as input"
         )
     d = weights._spec.dtype if weights._spec.dtype in (dtypes.float32, dtypes.float64) else dtypes.float64
-    return from_array(np.bincount(values, weights._arr, minlength).astype(d.np))
+    return placed(np.bincount(values, weights.cpu()._arr, minlength).astype(d.np), input.device)
 
 
 bincount.nograd()

@@ -99,7 +99,7 @@ class Adam(Optimizer):
     def _started(self, p: Tensor, amsgrad: bool) -> dict[str, Tensor]:
         state = self.state[p]
         if not state:
-            state["step"] = zeros((), dtype=float32)
+            state["step"] = zeros((), dtype=float32, device=p.device)
             state["exp_avg"] = zeros_like(p, requires_grad=False)
             state["exp_avg_sq"] = zeros_like(p, requires_grad=False)
         if amsgrad and "max_exp_avg_sq" not in state:

@@ -47,7 +47,11 @@ class _Adaptive(Optimizer):
                 if name not in state:
                     first = self._first(name)
                     single = row in ("steps", "mu_products")
-                    state[name] = full((), first, dtype=float32) if single else full_like(p, first, requires_grad=False)
+                    state[name] = (
+                        full((), first, dtype=float32, device=p.device)
+                        if single
+                        else full_like(p, first, requires_grad=False)
+                    )
         type(self).update(
             params,
             grads,

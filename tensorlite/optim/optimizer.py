@@ -11,6 +11,8 @@ from tensorlite.autograd import recording
 from tensorlite.autograd.modes import enable_grad, no_grad
 from tensorlite.autograd.node import Handle
 from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.weak import constant
+from tensorlite.dtypes import float64
 from tensorlite.nn.hooks import add
 from tensorlite.nn.module import clear_grad
 
@@ -198,7 +200,7 @@ def _fitted(name: str, value: Any, p: Tensor) -> Any:
     with no_grad():
         if name not in ("step", "mu_product") and p.is_floating_point():
             return value.detach().to(dtype=p.dtype if value.is_floating_point() else None, device=p.device, copy=True)
-        return value.detach().clone()
+        return value.detach().to(device=p.device, copy=True)
 
 
 def check(name: str, value: Any, ok: bool) -> None:
@@ -221,7 +223,12 @@ def with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
 def rate(group: dict[str, Any], key: str = "lr") -> Tensor:
     """The learning rate of a group as data: a program that was recorded reads it anew at every step."""
     value = group[key]
-    return value if isinstance(value, Tensor) else from_array(recording.setting(group, key, value))
+    if isinstance(value, Tensor):
+        return value
+    device = group["params"][0].device
+    if device.type != "cpu":
+        return constant(float(value), float64, device)
+    return from_array(recording.setting(group, key, value))
 
 
 def refuse_differentiable(differentiable: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorlite.autograd import recording
-from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.autograd.tensor import Tensor, from_array, placed
 from tensorlite.errors import ShapeError
 from tensorlite.ops.create import as_tensor, full
 from tensorlite.ops.join import cat
@@ -101,7 +101,9 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     >>> tl.nn.utils.rnn.invert_permutation(tl.tensor([2, 0, 1]))
     tensor([1, 2, 0])
     """
-    return None if permutation is None else from_array(_inverse(permutation._arr))
+    if permutation is None:
+        return None
+    return placed(_inverse(permutation.cpu()._arr), permutation.device)
 
 
 def _inverse(order: Any) -> Any:
@@ -134,7 +136,7 @@ def pack_padded_sequence(
     """
     name = "pack_padded_sequence"
     recording.reading(name)
-    counts = np.asarray(lengths._arr if isinstance(lengths, Tensor) else lengths)
+    counts = np.asarray(lengths.cpu()._arr if isinstance(lengths, Tensor) else lengths)
     shape = input._spec.shape
     if len(shape) < 2:
         raise IndexError(f"{name}: input {shape}; wanted (T, B, *), or (B, T, *) with batch_first")
@@ -167,8 +169,8 @@ def pack_padded_sequence(
     step, place = _places(sizes)
     column = place if order is None else order[place]
     row = column * steps + step if batch_first else step * batch + column
-    data = index_select(input.reshape(steps * batch, *shape[2:]), 0, from_array(row))
-    return PackedSequence(data, from_array(sizes), None if order is None else from_array(order))
+    data = index_select(input.reshape(steps * batch, *shape[2:]), 0, placed(row, input.device))
+    return PackedSequence(data, from_array(sizes), None if order is None else placed(order, input.device))
 
 
 def pad_packed_sequence(
@@ -195,13 +197,13 @@ def pad_packed_sequence(
     step, place = _places(sizes)
     lengths = np.bincount(place, minlength=batch)
     if sequence.unsorted_indices is not None:
-        back = sequence.unsorted_indices._arr
+        back = sequence.unsorted_indices.cpu()._arr
         lengths = lengths[back]
         place = _inverse(back)[place]
     row = place * steps + step if batch_first else step * batch + place
     rest = data._spec.shape[1:]
     padded = full((steps * batch, *rest), padding_value, dtype=data.dtype, device=data.device)
-    padded = index_copy(padded, 0, from_array(row), data)
+    padded = index_copy(padded, 0, placed(row, padded.device), data)
     lead = (batch, steps) if batch_first else (steps, batch)
     return padded.reshape(*lead, *rest), from_array(lengths.astype(np.int64))
 
@@ -240,7 +242,7 @@ def pad_sequence(
         step += steps - lengths[which]
     row = which * steps + step if batch_first else step * len(given) + which
     padded = full((steps * len(given), *rest), padding_value, dtype=given[0].dtype, device=given[0].device)
-    padded = index_copy(padded, 0, from_array(row), cat([s.to(padded.dtype) for s in given]))
+    padded = index_copy(padded, 0, placed(row, padded.device), cat([s.to(padded.dtype) for s in given]))
     return padded.reshape(*((len(given), steps) if batch_first else (steps, len(given))), *rest)
 
 
