@@ -4,8 +4,6 @@ Arrays are row-major here and the library is column-major, so it is given b as i
 transpose of ``out``. A ``Plan`` holds what does not change from call to call: the descriptors and the algorithm, asked
 of the library's heuristics once. Make plans before a capture (a first run that is not captured does); a call then only
 hands pointers over. ``TL_CUDA_EMULATION=1`` puts cublas_standin.py in the library's place, nothing else changes.
-
-What a GPU must give: ``cuda.xp.empty``, ``cuda.device_index()`` and ``cuda.stream_pointer()`` of tensorlite.backends.
 """
 
 from __future__ import annotations
@@ -193,6 +191,7 @@ def _check(lib: Any, status: int, what: Any) -> None:
 
 _handles: dict = {}  # (library, device) -> handle
 _workspaces: dict = {}  # (device, stream) -> array
+config.CUDA_EMULATION.listeners.append(lambda _: _workspaces.clear())
 
 
 def _handle(lib: Any, device: int) -> c_void_p:
@@ -210,7 +209,7 @@ def workspace(device: int, stream: int) -> int:
     if array is None:
         from tensorlite.backends import cuda
 
-        array = _workspaces[device, stream] = cuda.xp.empty(WORKSPACE, np.uint8)
+        array = _workspaces[device, stream] = cuda.arrays().empty(WORKSPACE, np.uint8)
     return array.data.ptr
 
 
@@ -430,7 +429,7 @@ def plan(
     if device is None:
         from tensorlite.backends import cuda
 
-        device = cuda.device_index()
+        device = cuda.current_device()
     left, right = left._replace(batch=batch), right._replace(batch=batch)
     tf32 = dtype == "f4" and matmul.allow_tf32
     return plan_of(Problem(device, dtype, left, right, result, more, epilogue, aux_ld, float(alpha), tf32))
