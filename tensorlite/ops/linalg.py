@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import attach_method, face, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
@@ -331,6 +332,7 @@ def _matmul_as_it_lies(kernel, xp, x, w, out, *, tx, tw):
 
 matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul)
 matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul, around=_matmul_as_it_lies)
+matmul_p.kernel("cuda", "linalg.matmul", "", formats=ANY)
 
 
 def our_linear(x: Spec, w: Spec, b: Spec | None) -> bool:
@@ -349,6 +351,7 @@ def _linear_as_it_lies(kernel, xp, x, w, b, out):
 
 linear_p.kernel("cpu", "linear", "f4 f8", when=our_linear)
 linear_p.kernel("cpu", "linear", "f4 f8", when=our_linear, around=_linear_as_it_lies)
+linear_p.kernel("cuda", "linalg.linear", "", formats=ANY)
 
 
 @op(method=True, out=True)

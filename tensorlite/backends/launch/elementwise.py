@@ -150,7 +150,8 @@ class Chain:
             "            for (int e = 0; e < V; ++e) " + self._call(xs, ys, "b{k}.v[e]", "w{k}.v[e]"),
             *(f"            *reinterpret_cast<Pack<{t}, V>*>(y{k} + i) = w{k};" for k, t in ys),
             "        } else {",
-            "            for (int e = 0; i + e < n; ++e) " + self._call(xs, ys, "p{k}[dense{k} ? e : 0]", "y{k}[i + e]"),
+            "            for (int e = 0; i + e < n; ++e) "
+            + self._call(xs, ys, "p{k}[dense{k} ? e : 0]", "y{k}[i + e]"),
             "        }",
             "    }",
             "}",
@@ -159,9 +160,7 @@ class Chain:
 
     def _single(self, xs: list, ys: list, constants: str, fault: str) -> str:
         sizes = "".join(f", unsigned n{d}" for d in range(1, MOST))
-        given = "".join(
-            f", const {t}* x{k}" + "".join(f", long long s{k}_{d}" for d in range(MOST)) for k, t in xs
-        )
+        given = "".join(f", const {t}* x{k}" + "".join(f", long long s{k}_{d}" for d in range(MOST)) for k, t in xs)
         made = "".join(f", {t}* y{k}" for k, t in ys)
         lines = [
             f'extern "C" __global__ void single(long long n{sizes}{given}{made}{constants}{fault}) {{',
@@ -243,9 +242,7 @@ def _plan(given: tuple, out: Any, size: int, spread: tuple | None) -> tuple:
             rows.append(_spread_steps(sizes, *spread[k]))
             continue
         lead = out.ndim - a.ndim
-        rows.append(
-            [0 if d < lead or a.shape[d - lead] == 1 else a.strides[d - lead] // a.itemsize for d in order]
-        )
+        rows.append([0 if d < lead or a.shape[d - lead] == 1 else a.strides[d - lead] // a.itemsize for d in order])
     sizes, rows = _joined(sizes, rows)
     if size and len(sizes) <= OUTER + 1:
         inner, last = sizes[-1], [r[-1] for r in rows]
@@ -336,9 +333,7 @@ UNARY = (
     "neg clone abs sign reciprocal exp log log1p expm1 log2 log10 sqrt sin cos tanh erf floor ceil trunc round "
     "logical_not isnan isinf isfinite bitwise_not relu sigmoid silu selu logsigmoid mish hardsigmoid hardswish"
 ).split()
-BOOLS = (
-    "eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isclose"
-).split()
+BOOLS = ("eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isclose").split()
 SAMPLES: dict = {n: (("x",), ()) for n in UNARY} | {
     "clamp": (("x", "x", "x"), ()),
     "pow_dx": (("x", "x", "x"), ()),
