@@ -4,8 +4,10 @@ Each is compared with the op of the same name on the CPU: NumPy's in float64, an
 """
 
 import math
+import re
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -369,3 +371,11 @@ def test_arrays_of_the_emulated_device():
     with config.CUDA_EMULATION(1):
         run(*given)
     np.testing.assert_array_equal(y, (x + x[0]).numpy())
+
+
+# ---- the page for users
+def test_the_program_of_the_page_runs(capsys):
+    text = (Path(__file__).resolve().parent.parent / "docs" / "numba.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(compile(program.replace("256", "8"), "docs/numba.md", "exec"), {"__name__": "docs"})
+    assert capsys.readouterr().out.startswith("tensor([-0.6667, -0.5000,  0.0000,  0.5000,  0.6667]")

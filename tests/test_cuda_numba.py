@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from datetime import date
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tensorlite import config
@@ -138,6 +140,36 @@ def test_numbas_own_target_is_refused(monkeypatch):
 def test_the_emulator_wants_the_simulator(numba_of_a_gpu):
     with config.CUDA_EMULATION(1), pytest.raises(KernelError, match="NUMBA_ENABLE_CUDASIM=1"):
         launching.on_device(object())
+
+
+@needs_numba
+def test_launches_go_to_the_stream_of_what_is_written(numba_of_a_gpu):
+    """Once a configuration; and without Numba's warning that a grid is small."""
+    from numba.cuda.cudadrv import driver
+
+    class Compiled:
+        def __init__(self):
+            self.configured, self.launched = [], 0
+
+        def __getitem__(self, how):
+            warnings.warn("a small grid", stacklevel=1)
+            self.configured.append(how)
+            return lambda *arguments: setattr(self, "launched", self.launched + len(arguments))
+
+    class Array:
+        shape = (3,)
+
+        def __init__(self, stream):
+            self.stream = stream
+
+    kernel = launching.Kernel(lambda x, n, out: None, "float32[:], float32, float32[:]")
+    kernel._compiled = Compiled()
+    streams = [driver.Stream(driver.binding.CUstream(5), external=True) for _ in range(2)]
+    for stream in (0, *streams):
+        kernel((2,), (32,), Array(0), np.float32(1), Array(stream))
+    kernel((2, 0), (32,), Array(0), np.float32(1), Array(0))
+    assert kernel._compiled.configured == [((2,), (32,), 0), ((2,), (32,), streams[0])]
+    assert kernel._compiled.launched == 9
 
 
 def test_the_switch_knows_numba():

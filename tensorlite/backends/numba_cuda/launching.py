@@ -30,6 +30,7 @@ TYPES = {
 FLOATS = ("f4", "f8")
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "sin", "cos", "tanh", "floor", "ceil", "trunc")
 BLOCK = 256  # threads
+SHAPES = 512  # launch configurations that a kernel keeps
 
 
 @cache
@@ -99,8 +100,10 @@ class Kernel:
             return
         last = [a for a in arguments if hasattr(a, "shape") and a.shape != ()][-1]
         stream = last.stream
-        key = (grid, block, stream if stream == 0 else stream.handle.value)
+        key = (grid, block, int(stream))
         if key not in self._ready:
+            if len(self._ready) >= SHAPES:
+                self._ready.clear()
             with warnings.catch_warnings():  # that a small grid leaves much of the GPU idle is no news here
                 warnings.simplefilter("ignore")
                 self._ready[key] = self._compiled[grid, block, stream]
