@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op, store
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
 from tensorlite.autograd.tensor import Tensor, needs_grad
@@ -109,6 +110,7 @@ def _(xp, specs, outs, dim, keepdim):
 
 sum_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim))
 sum_p.kernel("cpu", "sum", when=four_turns)
+sum_p.kernel("cuda", "reduce.sum", "", formats=ANY)
 sum_p.grad(x=lambda g, x_spec, dim, keepdim: spread_p(g, shape=x_spec.shape, dim=dim, keepdim=keepdim))
 
 
@@ -264,6 +266,7 @@ def _extreme(name: str, method: str):
 
     extreme_p.grad(x=dx)
     extreme_p.kernel("cpu", name, when=four_turns)
+    extreme_p.kernel("cuda", f"reduce.{name}", "", formats=ANY)
 
     @extreme_p.cases
     def _(make):
@@ -324,6 +327,7 @@ def _arg(name: str):
 
     arg_p.nograd()
     arg_p.kernel("cpu", name, when=_a_line)
+    arg_p.kernel("cuda", f"reduce.{name}", "", formats=ANY)
 
     @arg_p.cases
     def _(make):
@@ -377,6 +381,7 @@ def _along(name: str):
         return reduced(x, dims, keepdim), reduced(x, dims, keepdim, dtypes.int64)
 
     along_p.kernel("cpu", f"{name}_along", when=_a_line)
+    along_p.kernel("cuda", f"reduce.{name}_along", "", formats=ANY)
 
     @along_p.grad
     def _(g, out_indices, x_spec, dim, keepdim, want):
@@ -488,6 +493,7 @@ def _truth(name: str, ufunc: str):
 
     truth_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim, boolean))
     truth_p.nograd()
+    truth_p.kernel("cuda", f"reduce.{name}", "", formats=ANY)
 
     @truth_p.cases
     def _(make):
