@@ -64,6 +64,9 @@ REFUSED = {
     "sum of a host array": lambda x: xp.sum(HOST),
     "sum of a list": lambda x: xp.sum([1.0, 2.0]),
     "list in a ufunc": lambda x: xp.add(x, [1, 2, 3, 4]),
+    "out of a matmul by position": lambda x: xp.matmul(x, x.T, xp.empty((3, 3), "f4")),
+    "bool - bool": lambda x: (x > 0) - (x > 1),
+    "-bool": lambda x: -(x > 0),
     "where= of a ufunc": lambda x: xp.add(x, x, where=x > 0),
     "keepdims of a scan": lambda x: x.cumsum(axis=0, keepdims=True),
     "initial of a max": lambda x: xp.max(x, initial=0.0),
@@ -535,6 +538,11 @@ def test_views_look_as_cupys(unowned, x, what):
     assert ours.flags.c_contiguous == theirs.flags.c_contiguous
     assert ours.flags.f_contiguous == theirs.flags.f_contiguous
     assert (ours.base is not None, ours.flags.owndata) == (theirs.base is not None, theirs.flags.owndata)
+
+
+def test_matmul_takes_its_output_by_keyword_alone(cupy, unowned):
+    with pytest.raises(TypeError, match="multiple values for argument 'out'"):
+        cupy.matmul(unowned((3, 3)), unowned((3, 3)), unowned((3, 3)))
 
 
 SAME_REFUSALS = {

@@ -445,14 +445,13 @@ def matmul(*args: Any, axes: Any = None, axis: Any = None, keepdims: bool = Fals
            dtype: Any = None, signature: Any = None, order: str = "K", out: Any = None) -> ndarray:  # fmt: skip
     if axes is not None or axis is not None or signature is not None or keepdims:
         raise NotImplementedError("matmul: axes, axis, keepdims and signature are not in the stand-in")
-    if len(args) not in (2, 3) or (len(args) == 3 and out is not None):
-        raise TypeError(f"matmul: got {len(args)} arguments; wanted two arrays, and out")
-    out = args[2] if len(args) == 3 else out
+    if len(args) != 2:  # CuPy's takes the output by keyword alone
+        raise TypeError(f"matmul: got {len(args)} arguments by position; wanted two arrays, and out=")
     for name, x in zip(("x1", "x2"), args):
         _device_only("matmul", name, x)
     if out is not None and not isinstance(out, ndarray):
         raise TypeError(f"matmul: out is {type(out)}; wanted an array of the device")
-    return _product(lambda x, y: np.matmul(x, y), [x._host for x in args[:2]], dtype, casting, out)
+    return _product(lambda x, y: np.matmul(x, y), [x._host for x in args], dtype, casting, out)
 
 
 def einsum(*operands: Any, **kwargs: Any) -> ndarray:
@@ -490,7 +489,9 @@ def as_strided(x: Any, shape: Any = None, strides: Any = None) -> ndarray:
     _device_only("as_strided", "x", x)
     shape, strides = x.shape if shape is None else tuple(shape), x.strides if strides is None else tuple(strides)
     view = np.ndarray(shape, x.dtype, x._mem.buffer, x.data._offset if x.size else 0, strides)
-    return viewed(x, view)
+    made = viewed(x, view)
+    made.base = None  # as CuPy's: made of the address, not of the array
+    return made
 
 
 for _function in (empty, empty_like, array, asarray, ascontiguousarray, asnumpy, copy, copyto, where, clip, take,
