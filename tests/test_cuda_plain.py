@@ -5,7 +5,7 @@ import pytest
 from ops_harness import cases, primitives
 
 import tensorlite as tl
-from tensorlite import config
+from tensorlite import config, nn
 from tensorlite.autograd.op import Entry
 from tensorlite.autograd.pick import pick
 from tensorlite.autograd.run import execute, set_seam
@@ -122,3 +122,63 @@ def test_gives_what_numpy_gives(op):
 
 def test_the_lists_name_primitives():
     assert READING | set(EXCLUDED) <= {op.name for op in primitives()}
+
+
+# ---- whole steps
+class Rows(nn.Module):
+    """A recurrent layer and a linear one for its last output."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.rows, self.last = kind(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(self.rows(x)[0][:, -1])
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(7, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(self.table(x)).mean(1))
+
+
+def images():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+    )
+
+
+MODELS = {
+    "images, momentum": (images, (4, 2, 6, 6), lambda p: tl.optim.SGD(p, lr=0.1, momentum=0.9)),
+    "LSTM, Adam": (lambda: Rows(nn.LSTM), (4, 3, 4), tl.optim.Adam),
+    "GRU, RMSprop": (lambda: Rows(nn.GRU), (4, 3, 4), tl.optim.RMSprop),
+    "transformer, AdamW": (Words, None, tl.optim.AdamW),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_goes_as_on_the_cpu(name):
+    make, shape, optimizer = MODELS[name]
+
+    def losses(device):
+        tl.manual_seed(0)
+        model = make()
+        x = tl.rand(*shape) if shape else tl.arange(20).reshape(4, 5) % 7
+        model, x, y = model.to(device), x.to(device=device), tl.tensor([0, 1, 2, 1], device=device)
+        step, seen = optimizer(model.parameters()), []
+        for _ in range(3):
+            step.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            step.step()
+            seen.append(loss.item())
+        return seen
+
+    there, here = losses("cuda"), losses("cpu")
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    assert here[-1] < here[0]
