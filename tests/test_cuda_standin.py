@@ -251,6 +251,8 @@ def test_views_share_memory_and_fresh_results_do_not(x):
 def test_layouts(x):
     assert (x.T + 1).flags.c_contiguous  # CuPy's results are in C order; NumPy's follow the inputs
     assert x.T.copy().flags.c_contiguous and x.T.copy("K").flags.f_contiguous and x.T.astype("f8").flags.f_contiguous
+    assert xp.zeros_like(x.T).flags.f_contiguous and xp.sort(x.T).flags.c_contiguous
+    assert xp.diag(x).flags.owndata and xp.argsort(x[0, 0]).shape == (1,)  # as CuPy has it, not NumPy
     assert xp.empty_like(x.T).flags.f_contiguous and xp.ascontiguousarray(x) is x
     assert xp.ndarray((3, 4), "f4", strides=(4, 12)).strides == (4, 12)
     assert xp.ndarray((2,), "f4", memptr=x[1].data).get().tolist() == [4, 5]

@@ -146,6 +146,8 @@ conj(self)
 
 SUMS = frozenset(("sum", "prod", "cumsum", "cumprod", "mean", "var", "std"))
 SORTS = frozenset(("sort", "argsort", "partition", "argpartition", "lexsort"))
+COPIES = frozenset(("diag",))  # views in NumPy
+LAID_AS_ASKED = frozenset(("zeros", "ones", "full", "zeros_like", "ones_like", "full_like"))  # others lie in C order
 PARTS = frozenset(("split", "array_split", "broadcast_arrays"))  # give lists, as NumPy's do
 
 
@@ -167,10 +169,10 @@ def _host(x: Any) -> Any:
     return x
 
 
-def _device(x: Any, inputs: list[ndarray], outs: list[ndarray]) -> Any:
+def _device(x: Any, inputs: list[ndarray], outs: list[ndarray], order: str) -> Any:
     """A result of NumPy on the device: a view where it is one, else new memory."""
     if isinstance(x, (list, tuple)):
-        made = [_device(v, inputs, outs) for v in x]
+        made = [_device(v, inputs, outs, order) for v in x]
         return made if isinstance(x, list) else tuple(made)
     if isinstance(x, np.ndarray):
         for o in outs:
@@ -179,7 +181,7 @@ def _device(x: Any, inputs: list[ndarray], outs: list[ndarray]) -> Any:
         for a in inputs:
             if np.may_share_memory(x, a._host):
                 return viewed(a, x)
-    return fresh(x)
+    return fresh(x, order=order)
 
 
 def _signature(text: str) -> tuple[inspect.Signature, frozenset[str]]:
@@ -229,7 +231,8 @@ def _made(line: str) -> tuple[str, Callable]:
             result = _computed(name, numpys, plain, named, out)
         if mark == "=":
             return result
-        result = _device(result, inputs, [] if out is None else [out])
+        inputs = [] if name in COPIES else inputs
+        result = _device(result, inputs, [] if out is None else [out], "K" if name in LAID_AS_ASKED else "C")
         return list(result) if name in PARTS else result
 
     function.__name__ = function.__qualname__ = name
@@ -250,7 +253,7 @@ def _computed(name: str, numpys: Callable, plain: list, named: dict, out: Any) -
         numpys, plain = (np.sort if name == "partition" else np.argsort), plain[:1]
         named.pop("kth", None)
     if name == "argsort":
-        named["kind"] = "stable"
+        named["kind"], plain = "stable", [np.atleast_1d(plain[0])]
     if name in ("argmax", "argmin"):
         dtype = named.pop("dtype", np.int64)
         if out is None:
