@@ -5,14 +5,13 @@ import pytest
 from ops_harness import cases, primitives
 
 import tensorlite as tl
-from tensorlite import config
+from tensorlite import config, nn
 from tensorlite.autograd.op import Entry
 from tensorlite.autograd.pick import pick
 from tensorlite.autograd.run import execute, set_seam
 from tensorlite.backends import cuda, standin
 from tensorlite.backends.standin.arrays import fresh
 
-WAYS = [(tl.float32, "contiguous"), (tl.float32, "strided"), (tl.float16, "contiguous"), (tl.bfloat16, "contiguous")]
 TOLERANCE = {2: (1e-2, 1e-2), 4: (2e-5, 2e-6), 8: (1e-10, 1e-10)}  # by the size of an element: (relative, absolute)
 
 # op -> why its plain forward does not run on a GPU. None is the aim.
@@ -44,6 +43,12 @@ READING = {name for names in READS.values() for name in names.split()}
 def emulated():
     with config.CUDA_EMULATION(1), config.KERNELS("plain"):
         yield
+
+
+def ways(op) -> list:
+    """The dtypes and layouts to try: float16 where a forward sees it itself, and does not compute in float32."""
+    usual = [(tl.float32, "contiguous"), (tl.float32, "strided"), (tl.bfloat16, "contiguous")]
+    return [*usual, (tl.float16, "contiguous")] if op.view or op.moves or op.mutates or op.dynamic else usual
 
 
 def runs(case) -> list:
@@ -102,7 +107,7 @@ def test_gives_what_numpy_gives(op):
     if op.name in EXCLUDED:
         pytest.skip(EXCLUDED[op.name])
     wrong, read = [], 0
-    for float_type, layout in WAYS:
+    for float_type, layout in ways(op):
         for case in cases(op, float_type, layout):
             for entry, before, after, made in runs(case):
                 try:
@@ -122,3 +127,63 @@ def test_gives_what_numpy_gives(op):
 
 def test_the_lists_name_primitives():
     assert READING | set(EXCLUDED) <= {op.name for op in primitives()}
+
+
+# ---- whole steps
+class Rows(nn.Module):
+    """A recurrent layer and a linear one for its last output."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.rows, self.last = kind(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.last(self.rows(x)[0][:, -1])
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(7, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(self.table(x)).mean(1))
+
+
+def images():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+    )
+
+
+MODELS = {
+    "images, momentum": (images, (4, 2, 6, 6), lambda p: tl.optim.SGD(p, lr=0.1, momentum=0.9)),
+    "LSTM, Adam": (lambda: Rows(nn.LSTM), (4, 3, 4), tl.optim.Adam),
+    "GRU, RMSprop": (lambda: Rows(nn.GRU), (4, 3, 4), tl.optim.RMSprop),
+    "transformer, AdamW": (Words, None, tl.optim.AdamW),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_goes_as_on_the_cpu(name):
+    make, shape, optimizer = MODELS[name]
+
+    def losses(device):
+        tl.manual_seed(0)
+        model = make()
+        x = tl.rand(*shape) if shape else tl.arange(20).reshape(4, 5) % 7
+        model, x, y = model.to(device), x.to(device=device), tl.tensor([0, 1, 2, 1], device=device)
+        step, seen = optimizer(model.parameters()), []
+        for _ in range(3):
+            step.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            step.step()
+            seen.append(loss.item())
+        return seen
+
+    there, here = losses("cuda"), losses("cpu")
+    np.testing.assert_allclose(there, here, rtol=1e-5)
+    assert here[-1] < here[0]

@@ -64,6 +64,9 @@ REFUSED = {
     "sum of a host array": lambda x: xp.sum(HOST),
     "sum of a list": lambda x: xp.sum([1.0, 2.0]),
     "list in a ufunc": lambda x: xp.add(x, [1, 2, 3, 4]),
+    "out of a matmul by position": lambda x: xp.matmul(x, x.T, xp.empty((3, 3), "f4")),
+    "bool - bool": lambda x: (x > 0) - (x > 1),
+    "-bool": lambda x: -(x > 0),
     "where= of a ufunc": lambda x: xp.add(x, x, where=x > 0),
     "keepdims of a scan": lambda x: x.cumsum(axis=0, keepdims=True),
     "initial of a max": lambda x: xp.max(x, initial=0.0),
@@ -248,6 +251,8 @@ def test_views_share_memory_and_fresh_results_do_not(x):
 def test_layouts(x):
     assert (x.T + 1).flags.c_contiguous  # CuPy's results are in C order; NumPy's follow the inputs
     assert x.T.copy().flags.c_contiguous and x.T.copy("K").flags.f_contiguous and x.T.astype("f8").flags.f_contiguous
+    assert xp.zeros_like(x.T).flags.f_contiguous and xp.sort(x.T).flags.c_contiguous
+    assert xp.diag(x).flags.owndata and xp.argsort(x[0, 0]).shape == (1,)  # as CuPy has it, not NumPy
     assert xp.empty_like(x.T).flags.f_contiguous and xp.ascontiguousarray(x) is x
     assert xp.ndarray((3, 4), "f4", strides=(4, 12)).strides == (4, 12)
     assert xp.ndarray((2,), "f4", memptr=x[1].data).get().tolist() == [4, 5]
@@ -535,6 +540,11 @@ def test_views_look_as_cupys(unowned, x, what):
     assert ours.flags.c_contiguous == theirs.flags.c_contiguous
     assert ours.flags.f_contiguous == theirs.flags.f_contiguous
     assert (ours.base is not None, ours.flags.owndata) == (theirs.base is not None, theirs.flags.owndata)
+
+
+def test_matmul_takes_its_output_by_keyword_alone(cupy, unowned):
+    with pytest.raises(TypeError, match="multiple values for argument 'out'"):
+        cupy.matmul(unowned((3, 3)), unowned((3, 3)), unowned((3, 3)))
 
 
 SAME_REFUSALS = {

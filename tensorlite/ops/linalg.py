@@ -36,9 +36,14 @@ def matmul_p(xp, x, w, out, *, tx=False, tw=False):
     xp.matmul(x.mT if tx else x, w.mT if tw else w, out=out)
 
 
+def _by_position(xp: Any) -> Any:
+    """matmul(x, w, out): NumPy's is quicker by position, CuPy's takes its output by keyword alone."""
+    return xp.matmul if xp is np else lambda x, w, out=None: xp.matmul(x, w, out=out)
+
+
 @matmul_p.bind
 def _(xp, specs, outs, tx, tw):
-    matmul = xp.matmul
+    matmul = _by_position(xp)
     if not tx and not tw:
         return matmul, matmul
     if tx and tw:
@@ -238,14 +243,14 @@ addmm.ref(lambda input, mat1, mat2, beta=1, alpha=1: beta * input + alpha * np.e
 @primitive(name="linear", torch="nn.functional.linear")
 def linear_p(xp, x, w, b=None, out=None):
     """y = x @ w.T + b.  x (..., I), w (O, I), b (O,) or None -> (..., O), in x's dtype."""
-    xp.matmul(x, w.T, out)
+    xp.matmul(x, w.T, out=out)
     if b is not None:
         xp.add(out, b, out)
 
 
 @linear_p.bind
 def _(xp, specs, outs):
-    matmul, add = xp.matmul, xp.add
+    matmul, add = _by_position(xp), xp.add
 
     def call(x, w, b, out=None):
         y = matmul(x, w.T, out)

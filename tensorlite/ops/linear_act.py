@@ -187,7 +187,7 @@ def _as_it_lies(kernel: Any, xp: Any, x: Any, w: Any, b: Any, *outs: Any, act: s
 
 
 def _after_blas(kernel: Any, xp: Any, x: Any, w: Any, b: Any, *outs: Any, act: str) -> None:
-    xp.matmul(x, w.T, outs[0])
+    xp.matmul(x, w.T, out=outs[0])
     kernel(b if b is None or b.flags.c_contiguous else b.copy(), *outs)
 
 

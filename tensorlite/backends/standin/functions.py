@@ -1,9 +1,4 @@
-"""The stand-in's functions and computing methods: CuPy's names and arguments, NumPy's numbers. Floor 1.
-
-``FUNCTIONS`` and ``METHODS`` say what there is, with CuPy's own signatures (tests compare them with the real ones).
-A mark before a name: ``~`` the host must learn a size from the device, which stops the stream; ``=`` the answer is
-known on the host. A ``!`` after an argument: it must be an array of the device, or a list of them.
-"""
+"""The stand-in's functions and computing methods: CuPy's names and arguments, NumPy's numbers. Floor 1."""
 
 from __future__ import annotations
 
@@ -15,137 +10,13 @@ import numpy as np
 
 from tensorlite.backends.standin.arrays import SCALARS, _uploaded, dtype_of, fresh, given, ndarray, viewed
 from tensorlite.backends.standin.memory import count
+from tensorlite.backends.standin.tables import FUNCTIONS, METHODS
 from tensorlite.backends.standin.ufuncs import BF16, UFUNCS, ufunc
-
-FUNCTIONS = """
-arange(start, stop=None, step=1, dtype=None)
-linspace(start, stop, num=50, endpoint=True, retstep=False, dtype=None, axis=0)
-eye(N, M=None, k=0, dtype=float, order='C')
-identity(n, dtype=float)
-tri(N, M=None, k=0, dtype=float)
-indices(dimensions, dtype=int)
-tril_indices(n, k=0, m=None)
-triu_indices(n, k=0, m=None)
-zeros(shape, dtype=float, order='C')
-ones(shape, dtype=float, order='C')
-full(shape, fill_value, dtype=None, order='C')
-zeros_like(a!, dtype=None, order='K', subok=None, shape=None)
-ones_like(a!, dtype=None, order='K', subok=None, shape=None)
-full_like(a!, fill_value, dtype=None, order='K', subok=None, shape=None)
-tril(m!, k=0)
-triu(m!, k=0)
-diag(v!, k=0)
-diagonal(a!, offset=0, axis1=0, axis2=1)
-reshape(a!, newshape, order='C', *, copy=None)
-ravel(a!, order='C')
-transpose(a!, axes=None)
-moveaxis(a!, source, destination)
-swapaxes(a!, axis1, axis2)
-rollaxis(a!, axis, start=0)
-expand_dims(a!, axis)
-squeeze(a!, axis=None)
-broadcast_to(array!, shape)
-flip(a!, axis=None)
-roll(a!, shift, axis=None)
-repeat(a!, repeats, axis=None)
-tile(A!, reps)
-concatenate(tup!, axis=0, out=None, *, dtype=None, casting='same_kind')
-stack(tup!, axis=0, out=None, *, dtype=None, casting='same_kind')
-hstack(tup!, *, dtype=None, casting='same_kind')
-vstack(tup!, *, dtype=None, casting='same_kind')
-split(ary!, indices_or_sections, axis=0)
-array_split(ary!, indices_or_sections, axis=0)
-atleast_1d(*arys!)
-atleast_2d(*arys!)
-broadcast_arrays(*args!)
-sum(a!, axis=None, dtype=None, out=None, keepdims=False)
-prod(a!, axis=None, dtype=None, out=None, keepdims=False)
-mean(a!, axis=None, dtype=None, out=None, keepdims=False)
-var(a!, axis=None, dtype=None, out=None, ddof=0, keepdims=False)
-std(a!, axis=None, dtype=None, out=None, ddof=0, keepdims=False)
-max(a!, axis=None, out=None, keepdims=False)
-min(a!, axis=None, out=None, keepdims=False)
-amax(a!, axis=None, out=None, keepdims=False)
-amin(a!, axis=None, out=None, keepdims=False)
-ptp(a!, axis=None, out=None, keepdims=False)
-all(a!, axis=None, out=None, keepdims=False)
-any(a!, axis=None, out=None, keepdims=False)
-argmax(a!, axis=None, dtype=None, out=None, keepdims=False)
-argmin(a!, axis=None, dtype=None, out=None, keepdims=False)
-count_nonzero(a!, axis=None)
-cumsum(a!, axis=None, dtype=None, out=None)
-cumprod(a!, axis=None, dtype=None, out=None)
-diff(a!, n=1, axis=-1, prepend=None, append=None)
-around(a!, decimals=0, out=None)
-round(a!, decimals=0, out=None)
-trace(a!, offset=0, axis1=0, axis2=1, dtype=None, out=None)
-dot(a!, b!, out=None)
-inner(a!, b!)
-outer(a!, b!, out=None)
-vdot(a!, b!)
-tensordot(a!, b!, axes=2)
-kron(a!, b!)
-isclose(a!, b!, rtol=1e-05, atol=1e-08, equal_nan=False)
-allclose(a!, b!, rtol=1e-05, atol=1e-08, equal_nan=False)
-array_equal(a1!, a2!, equal_nan=False)
-sort(a!, axis=-1, kind=None)
-argsort(a!, axis=-1, kind=None)
-partition(a!, kth, axis=-1)
-argpartition(a!, kth, axis=-1)
-lexsort(keys!)
-searchsorted(a!, v!, side='left', sorter=None)
-~nonzero(a!)
-~flatnonzero(a!)
-~argwhere(a!)
-~unique(ar!, return_index=False, return_inverse=False, return_counts=False, axis=None, *, equal_nan=True)
-~extract(condition!, a!)
-~bincount(x!, weights=None, minlength=None)
-isin(element!, test_elements!, assume_unique=False, invert=False)
-pad(array!, pad_width, mode='constant', **kwargs)
-nan_to_num(x!, copy=True, nan=0.0, posinf=None, neginf=None)
-=ndim(a)
-=may_share_memory(a!, b!, max_work=None)
-=shares_memory(a!, b!, max_work=None)
-=can_cast(from_, to, casting='safe')
-=result_type(*arrays_and_dtypes)
-=iscomplexobj(x)
-=isscalar(element)
-"""
-
-METHODS = """
-sum(self, axis=None, dtype=None, out=None, keepdims=False)
-prod(self, axis=None, dtype=None, out=None, keepdims=None)
-mean(self, axis=None, dtype=None, out=None, keepdims=False)
-var(self, axis=None, dtype=None, out=None, ddof=0, keepdims=False)
-std(self, axis=None, dtype=None, out=None, ddof=0, keepdims=False)
-max(self, axis=None, out=None, keepdims=False)
-min(self, axis=None, out=None, keepdims=False)
-ptp(self, axis=None, out=None, keepdims=False)
-all(self, axis=None, out=None, keepdims=False)
-any(self, axis=None, out=None, keepdims=False)
-argmax(self, axis=None, out=None, dtype=None, keepdims=False)
-argmin(self, axis=None, out=None, dtype=None, keepdims=False)
-cumsum(self, axis=None, dtype=None, out=None)
-cumprod(self, axis=None, dtype=None, out=None)
-round(self, decimals=0, out=None)
-trace(self, offset=0, axis1=0, axis2=1, dtype=None, out=None)
-diagonal(self, offset=0, axis1=0, axis2=1)
-repeat(self, repeats, axis=None)
-ravel(self, order='C')
-squeeze(self, axis=None)
-swapaxes(self, axis1, axis2)
-take(self, indices, axis=None, out=None)
-clip(self, min=None, max=None, out=None)
-argsort(self, axis=-1, kind=None)
-argpartition(self, kth, axis=-1)
-searchsorted(self, v, side='left', sorter=None)
-nonzero(self)
-dot(self, b, out=None)
-conj(self)
-"""
 
 SUMS = frozenset(("sum", "prod", "cumsum", "cumprod", "mean", "var", "std"))
 SORTS = frozenset(("sort", "argsort", "partition", "argpartition", "lexsort"))
+COPIES = frozenset(("diag",))  # views in NumPy
+LAID_AS_ASKED = frozenset(("zeros", "ones", "full", "zeros_like", "ones_like", "full_like"))  # others lie in C order
 PARTS = frozenset(("split", "array_split", "broadcast_arrays"))  # give lists, as NumPy's do
 
 
@@ -167,10 +38,10 @@ def _host(x: Any) -> Any:
     return x
 
 
-def _device(x: Any, inputs: list[ndarray], outs: list[ndarray]) -> Any:
+def _device(x: Any, inputs: list[ndarray], outs: list[ndarray], order: str) -> Any:
     """A result of NumPy on the device: a view where it is one, else new memory."""
     if isinstance(x, (list, tuple)):
-        made = [_device(v, inputs, outs) for v in x]
+        made = [_device(v, inputs, outs, order) for v in x]
         return made if isinstance(x, list) else tuple(made)
     if isinstance(x, np.ndarray):
         for o in outs:
@@ -179,7 +50,7 @@ def _device(x: Any, inputs: list[ndarray], outs: list[ndarray]) -> Any:
         for a in inputs:
             if np.may_share_memory(x, a._host):
                 return viewed(a, x)
-    return fresh(x)
+    return fresh(x, order=order)
 
 
 def _signature(text: str) -> tuple[inspect.Signature, frozenset[str]]:
@@ -229,7 +100,8 @@ def _made(line: str) -> tuple[str, Callable]:
             result = _computed(name, numpys, plain, named, out)
         if mark == "=":
             return result
-        result = _device(result, inputs, [] if out is None else [out])
+        inputs = [] if name in COPIES else inputs
+        result = _device(result, inputs, [] if out is None else [out], "K" if name in LAID_AS_ASKED else "C")
         return list(result) if name in PARTS else result
 
     function.__name__ = function.__qualname__ = name
@@ -250,7 +122,7 @@ def _computed(name: str, numpys: Callable, plain: list, named: dict, out: Any) -
         numpys, plain = (np.sort if name == "partition" else np.argsort), plain[:1]
         named.pop("kth", None)
     if name == "argsort":
-        named["kind"] = "stable"
+        named["kind"], plain = "stable", [np.atleast_1d(plain[0])]
     if name in ("argmax", "argmin"):
         dtype = named.pop("dtype", np.int64)
         if out is None:
@@ -445,14 +317,13 @@ def matmul(*args: Any, axes: Any = None, axis: Any = None, keepdims: bool = Fals
            dtype: Any = None, signature: Any = None, order: str = "K", out: Any = None) -> ndarray:  # fmt: skip
     if axes is not None or axis is not None or signature is not None or keepdims:
         raise NotImplementedError("matmul: axes, axis, keepdims and signature are not in the stand-in")
-    if len(args) not in (2, 3) or (len(args) == 3 and out is not None):
-        raise TypeError(f"matmul: got {len(args)} arguments; wanted two arrays, and out")
-    out = args[2] if len(args) == 3 else out
+    if len(args) != 2:  # CuPy's takes the output by keyword alone
+        raise TypeError(f"matmul: got {len(args)} arguments by position; wanted two arrays, and out=")
     for name, x in zip(("x1", "x2"), args):
         _device_only("matmul", name, x)
     if out is not None and not isinstance(out, ndarray):
         raise TypeError(f"matmul: out is {type(out)}; wanted an array of the device")
-    return _product(lambda x, y: np.matmul(x, y), [x._host for x in args[:2]], dtype, casting, out)
+    return _product(lambda x, y: np.matmul(x, y), [x._host for x in args], dtype, casting, out)
 
 
 def einsum(*operands: Any, **kwargs: Any) -> ndarray:
@@ -490,7 +361,9 @@ def as_strided(x: Any, shape: Any = None, strides: Any = None) -> ndarray:
     _device_only("as_strided", "x", x)
     shape, strides = x.shape if shape is None else tuple(shape), x.strides if strides is None else tuple(strides)
     view = np.ndarray(shape, x.dtype, x._mem.buffer, x.data._offset if x.size else 0, strides)
-    return viewed(x, view)
+    made = viewed(x, view)
+    made.base = None  # as CuPy's: made of the address, not of the array
+    return made
 
 
 for _function in (empty, empty_like, array, asarray, ascontiguousarray, asnumpy, copy, copyto, where, clip, take,
