@@ -252,7 +252,8 @@ def test_matmul_in_tiles_of_sixteen():
 def test_matmul(d, small_tiles, monkeypatch):
     monkeypatch.setattr(linalg, "MOST", 4)  # blocks of batches and of columns: some take several
     for a, b in (((1, 1), (1, 1)), ((5, 9), (9, 4)), ((3, 2), (2, 19)), ((0, 4), (4, 2)), ((3, 0), (0, 2)),
-                 ((2, 3), (3, 0)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((0, 3, 4), (4, 2))):  # fmt: skip
+                 ((2, 3), (3, 0)), ((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)),
+                 ((0, 3, 4), (4, 2))):  # fmt: skip
         x, w = draw(a, d), draw(b, d, seed=1)
         for tx in (False, True):
             for tw in (False, True):
