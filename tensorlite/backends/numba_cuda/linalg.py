@@ -26,7 +26,7 @@ from tensorlite.backends.numba_cuda.launching import (
 )
 
 TILE = 16
-LAYERS = 65535  # blocks in the grid's third dimension, at most
+MOST = 65535  # blocks in a grid's second and third dimensions
 
 
 @cache
@@ -43,25 +43,23 @@ def matmul(x, w, out):
     i = cuda.threadIdx.y
     j = cuda.threadIdx.x
     row = cuda.blockIdx.x * {TILE} + i
-    column = cuda.blockIdx.y * {TILE} + j
-    layers = out.size // ({rows} * {columns})
-    layer = cuda.blockIdx.z
-    while layer < layers:
+    for layer in range(cuda.blockIdx.z, out.size // ({rows} * {columns}), cuda.gridDim.z):
         b = layer
         {"; ".join(index) or "pass"}
-        total = zero
-        for k in range(0, {inner}, {TILE}):
-            inside = row < {rows} and k + j < {inner}
-            left[i, j] = x[{lead}row, k + j] if inside else zero
-            inside = k + i < {inner} and column < {columns}
-            right[i, j] = w[{lead}k + i, column] if inside else zero
-            cuda.syncthreads()
-            for t in range({TILE}):
-                total += left[i, t] * right[t, j]
-            cuda.syncthreads()
-        if row < {rows} and column < {columns}:
-            out[{lead}row, column] = {f"out[{lead}row, column] + " if adds else ""}total
-        layer += cuda.gridDim.z
+        for stripe in range(cuda.blockIdx.y, ({columns} + {TILE - 1}) // {TILE}, cuda.gridDim.y):
+            column = stripe * {TILE} + j
+            total = zero
+            for k in range(0, {inner}, {TILE}):
+                inside = row < {rows} and k + j < {inner}
+                left[i, j] = x[{lead}row, k + j] if inside else zero
+                inside = k + i < {inner} and column < {columns}
+                right[i, j] = w[{lead}k + i, column] if inside else zero
+                cuda.syncthreads()
+                for t in range({TILE}):
+                    total += left[i, t] * right[t, j]
+                cuda.syncthreads()
+            if row < {rows} and column < {columns}:
+                out[{lead}row, column] = {f"out[{lead}row, column] + " if adds else ""}total
 """
     types = ", ".join([array_type(short, batches + 2)] * 3)
     return written("matmul", text, maths(short) | {"kind": np.dtype(short).type}, types)
@@ -75,7 +73,7 @@ def matmul(short: str, x: Any, w: Any, out: Any, adds: bool = False) -> None:
     given = [(x, (m, k)), (w, (k, n)), (out, (m, n))]
     sizes, strides = merged(lead, *(steps(a, (*lead, *own))[: len(lead)] for a, own in given))
     arrays = [on_device(a, (*sizes, *own), (*s, *a.strides[-2:])) for (a, own), s in zip(given, strides)]
-    grid = (-(-m // TILE), -(-n // TILE), min(math.prod(sizes), LAYERS))
+    grid = (-(-m // TILE), min(-(-n // TILE), MOST), min(math.prod(sizes), MOST))
     kernel(short, len(sizes), adds)(grid, (TILE, TILE), *arrays)
 
 

@@ -6,6 +6,7 @@ With ``batch_first`` the rows of a step lie apart in memory, which strides take 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -65,7 +66,7 @@ class Layer:
 
     def flat(self, a: Any) -> Any:
         """(rows, columns) of an array whose rows are those of x."""
-        return None if a is None else self.dense(a).reshape(-1 if a.size else _rows(a), a.shape[-1])
+        return None if a is None else self.dense(a).reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
     def each(self, op: str, *arrays: Any) -> None:
         elementwise.launch(op, self.short, (), *arrays)
@@ -83,13 +84,6 @@ class Layer:
     def start(self, given: Any, state: Any) -> None:
         """A buffer of gradients begins with what came in, or with zeros."""
         self.each("zeros", state) if given is None else self.each("copy", given, state)
-
-
-def _rows(a: Any) -> int:
-    n = 1
-    for size in a.shape[:-1]:
-        n *= size
-    return n
 
 
 def _layer(name: str, specs: tuple, sizes: Any, kw: dict) -> Layer | None:

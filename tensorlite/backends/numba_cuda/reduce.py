@@ -52,9 +52,8 @@ def first(op: str, short: str) -> Any:
 def kernel(op: str, short: str, width: int, kept: int, gone: int) -> Kernel:
     """The kernel (x, count, outputs, chunks, n, out) for x of ``kept`` dimensions and then ``gone`` reduced ones.
 
-    ``width`` threads share an output: DOWN in columns, more in rows.
-
-    ``out`` (outputs * chunks,) has the chunks of an output side by side.
+    ``width`` threads share an output: DOWN in columns, more in rows. ``out`` (outputs * chunks,) has the chunks of an
+    output side by side. ``n`` is what a mean divides by, at the end.
     """
     k, r = [f"k{d}" for d in range(kept)], [f"r{d}" for d in range(gone)]
     of_output = digits("o", [f"x.shape[{d}]" for d in range(kept)], k)
@@ -112,7 +111,7 @@ def reduce(op: str, short: str, dim: tuple, x: Any, out: Any) -> None:
         lengths, strides = (1,), (x.itemsize,)
     beside = bool(sizes) and (not strides or min(steps) < min(strides))
     source = on_device(x, sizes + lengths, steps + strides)
-    n = np.dtype(short).type(count)
+    n = np.dtype(short).type(count if op == "mean" else 1)
     while True:
         chunks = max(-(-count // CHUNK), 1)
         last = chunks == 1
@@ -120,7 +119,6 @@ def reduce(op: str, short: str, dim: tuple, x: Any, out: Any) -> None:
         width = DOWN if columns else min(BLOCK, max(ACROSS, 1 << (min(count, CHUNK) // 4).bit_length()))
         grid = (-(-outputs // ACROSS) if columns else outputs) * chunks
         made = on_device(out if last else empty((outputs * chunks,), x.dtype), (outputs * chunks,), (x.itemsize,))
-        # a mean divides at the end
         run = kernel(op if last or op != "mean" else "sum", short, width, len(sizes), len(lengths))
         run((grid,), (ACROSS, DOWN) if columns else (width,), source, count, outputs, chunks, n, made)
         if last:
