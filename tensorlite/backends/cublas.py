@@ -187,7 +187,7 @@ def _check(lib: Any, status: int, what: Any) -> None:
 
 
 _handles: dict = {}  # (library, device) -> handle
-_workspaces: dict = {}  # (device, stream) -> its address, an array
+_workspaces: dict[tuple[int, int], tuple[int, Any]] = {}  # (device, stream) -> its address, an array
 config.CUDA_EMULATION.listeners.append(lambda _: _workspaces.clear())
 
 
