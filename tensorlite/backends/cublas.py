@@ -42,16 +42,17 @@ class Precision:
 
     def __init__(self) -> None:
         self.precision = "highest"
+        self.tf32 = False  # what a call looks at
         self.allow_fp16_reduced_precision_reduction = True
         self.allow_bf16_reduced_precision_reduction = True
 
     @property
     def allow_tf32(self) -> bool:
-        return self.precision != "highest"
+        return self.tf32
 
     @allow_tf32.setter
     def allow_tf32(self, on: bool) -> None:
-        self.precision = "high" if on else "highest"
+        set_matmul_precision("high" if on else "highest")
 
 
 matmul = Precision()
@@ -66,7 +67,7 @@ def set_matmul_precision(precision: str) -> None:
     """What ``set_float32_matmul_precision`` does: "highest" is float32; "high" and "medium" allow TF32."""
     if precision not in PRECISIONS:
         raise RuntimeError(f"set_float32_matmul_precision: got {precision!r}; wanted one of {', '.join(PRECISIONS)}")
-    matmul.precision = precision
+    matmul.precision, matmul.tf32 = precision, precision != "highest"
 
 
 # ---- names of what comes after the product, for row-major arrays
@@ -186,7 +187,7 @@ def _check(lib: Any, status: int, what: Any) -> None:
 
 
 _handles: dict = {}  # (library, device) -> handle
-_workspaces: dict = {}  # (device, stream) -> array
+_workspaces: dict[tuple[int, int], tuple[int, Any]] = {}  # (device, stream) -> its address, an array
 config.CUDA_EMULATION.listeners.append(lambda _: _workspaces.clear())
 
 
@@ -201,12 +202,13 @@ def _handle(lib: Any, device: int) -> c_void_p:
 
 def workspace(device: int, stream: int) -> int:
     """The address of a stream's workspace. Graphs captured from one stream share it: do not run two at once."""
-    array = _workspaces.get((device, stream))
-    if array is None:
+    found = _workspaces.get((device, stream))
+    if found is None:
         from tensorlite.backends import cuda
 
-        array = _workspaces[device, stream] = cuda.arrays().empty(WORKSPACE, np.uint8)
-    return array.data.ptr
+        array = cuda.arrays().empty(WORKSPACE, np.uint8)
+        found = _workspaces[device, stream] = array.data.ptr, array
+    return found[0]
 
 
 class _Descriptor:
@@ -293,7 +295,7 @@ class Plan:
     def __init__(self, problem: Problem):
         self.problem = p = problem
         self.lib = lib = library()
-        self.float32 = p.dtype == "f4"
+        self.device, self.float32, self.tf32, self.loose = p.device, p.dtype == "f4", p.tf32, p.align - 1
         self.pointers = uses_bias(p.epilogue) or uses_aux(p.epilogue)
         self.bias = self.aux = 0  # what the descriptor holds now
         self.lock = Lock()
@@ -342,15 +344,14 @@ class Plan:
 
     def at(self, a: int, b: int, out: int, bias: int = 0, aux: int = 0, residual: int = 0) -> None:
         """The same with addresses."""
-        p = self.problem
         worse = (a | b | out | bias | aux | residual) & (ALIGNED - 1)
-        if worse & (p.align - 1) or (self.float32 and p.tf32 is not matmul.allow_tf32):
-            other = p._replace(align=(worse & -worse) or ALIGNED, tf32=matmul.allow_tf32)
+        if worse & self.loose or (self.float32 and self.tf32 is not matmul.tf32):
+            other = self.problem._replace(align=(worse & -worse) or ALIGNED, tf32=matmul.tf32)
             plan_of(other).at(a, b, out, bias, aux, residual)
             return
         stream = self.stream()
-        array = _workspaces.get((p.device, stream))
-        space = workspace(p.device, stream) if array is None else array.data.ptr
+        found = _workspaces.get((self.device, stream))
+        space = workspace(self.device, stream) if found is None else found[0]
         call, handle, desc, alpha, lb, la, beta, lc, ld, algo, size = self.fixed
         if not self.pointers:
             c = residual or out
@@ -366,7 +367,7 @@ class Plan:
                 c = residual or out
                 status = call(handle, desc, alpha, b, lb, a, la, beta, c, lc, out, ld, algo, space, size, stream)
         if status:
-            _check(self.lib, status, p)
+            _check(self.lib, status, self.problem)
 
 
 _plans: dict = {}
@@ -431,7 +432,7 @@ def plan(
 
         device = cuda.current_device()
     left, right = left._replace(batch=batch), right._replace(batch=batch)
-    tf32 = dtype == "f4" and matmul.allow_tf32
+    tf32 = dtype == "f4" and matmul.tf32
     return plan_of(Problem(device, dtype, left, right, result, more, epilogue, aux_ld, float(alpha), tf32, wide))
 
 

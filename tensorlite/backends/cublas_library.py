@@ -7,6 +7,7 @@ with the header of the wheel nvidia-cublas.
 from __future__ import annotations
 
 import ctypes
+import importlib
 from ctypes import c_float, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from functools import cache
 from typing import Any
@@ -175,9 +176,8 @@ def load() -> Any:
     """The library that is installed: by NVIDIA's pathfinder where that is, else as the system finds libraries."""
     tried = []
     try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        return declare(ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path))
+        pathfinder = importlib.import_module("cuda.pathfinder")
+        return declare(ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path))
     except Exception as error:  # not installed, or its own classes of errors for a library that is not there
         tried.append(f"cuda.pathfinder: {error}")
     for name in _NAMES:

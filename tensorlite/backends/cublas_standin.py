@@ -100,7 +100,8 @@ class Matrix:
 
 
 def memory(address: int, size: int) -> np.ndarray:
-    return np.frombuffer((ctypes.c_char * size).from_address(address), np.uint8)
+    buffer: Any = (ctypes.c_char * size).from_address(address)
+    return np.frombuffer(buffer, np.uint8)
 
 
 def to_tf32(x: np.ndarray) -> np.ndarray:
@@ -110,11 +111,11 @@ def to_tf32(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), rounded, x)
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: np.ndarray) -> Any:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi).astype(x.dtype) * (x + x.dtype.type(0.044715) * x * x * x)))
 
 
-def gelu_slope(x: np.ndarray) -> np.ndarray:
+def gelu_slope(x: np.ndarray) -> Any:
     root, cubic = np.sqrt(2 / np.pi).astype(x.dtype), x.dtype.type(0.044715)
     t = np.tanh(root * (x + cubic * x * x * x))
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * root * (1 + 3 * cubic * x * x)
@@ -213,7 +214,7 @@ class Operation:
             y = y + wide(beta) * self.c.at(c).astype(wide)
         self.d.at(d)[...] = self._finished(y).astype(self.d.dtype)
 
-    def _finished(self, y: np.ndarray) -> np.ndarray:
+    def _finished(self, y: Any) -> Any:
         e = self.epilogue
         if self.sums_input:
             return y
@@ -243,7 +244,7 @@ class Operation:
         flat = memory(self.aux, ((self.d.cols - 1) * self.aux_ld + self.d.rows) * size).view(self.d.dtype)
         return np.lib.stride_tricks.as_strided(flat, (self.d.rows, self.d.cols), (size, self.aux_ld * size))
 
-    def _mask(self) -> np.ndarray:
+    def _mask(self) -> Any:
         """The bits of a mask, one an element of D; ``_flush`` writes them back."""
         self._bytes = memory(self.aux, self.d.cols * self.aux_ld // 8).reshape(self.d.cols, self.aux_ld // 8)
         self._bits = np.unpackbits(self._bytes, axis=1, bitorder="little")
@@ -308,7 +309,7 @@ class Standin:
         return put
 
     def _get(self, kind: str) -> Callable:
-        def get(handle: int, attribute: int, value: int | None, size: int, written: int | None) -> None:
+        def get(handle: int, attribute: int, value: int, size: int, written: int | None) -> None:
             thing = self._thing(handle, kind)
             if size:
                 thing.checked(attribute, size)
