@@ -37,7 +37,7 @@ class Autocast(NamedTuple):
     cache: bool = True
 
     def holds(self, device: str) -> bool:
-        return getattr(self, device)
+        return getattr(self, device, False)
 
     def lower(self, device: str) -> dtype:
         return getattr(self, device + "_dtype")

@@ -13,22 +13,26 @@ from tensorlite.autograd.op import TABLE, Op
 from tensorlite.autograd.primitive import Primitive
 
 _BOTH = {
-    LOWER: "addmm attention baddbmm conv1d conv2d conv_transpose1d conv_transpose2d gru_layer linear lstm_layer matmul "
-    "prelu rnn_layer scaled_dot_product_attention",
+    # recurrent layers and cells too, of all kinds: PyTorch's GRU on the CPU takes the dtype of its state instead
+    LOWER: "addmm attention baddbmm bmm conv1d conv2d conv_transpose1d conv_transpose2d gru_cell gru_layer linear "
+    "lstm_cell lstm_layer matmul mm prelu rnn_layer rnn_relu_cell rnn_tanh_cell scaled_dot_product_attention",
     FLOAT32: "binary_cross_entropy_with_logits cdist cosine_embedding_loss cross_entropy hinge_embedding_loss "
     "huber_loss kl_div l1_loss margin_ranking_loss mse_loss nll_loss poisson_nll_loss prod smooth_l1_loss "
     "soft_margin_loss triplet_margin_loss",
+    KEEP: "adaptive_avg_pool1d adaptive_avg_pool2d",  # made of products here, which are no products to PyTorch
 }
 _CPU = {
     FLOAT32: "binary_cross_entropy quantile trace",
     WIDEST: "cat index_copy stack",
-    KEEP: "dot mv",  # products that PyTorch's list for the CPU leaves out
+    # products that PyTorch's list for the CPU leaves out, and ops that are made of others here alone
+    KEEP: "cumprod dot index_fill interpolate mv roll",
 }
 _CUDA = {
-    LOWER: "einsum gru_cell lstm_cell rnn_relu_cell rnn_tanh_cell",
+    LOWER: "einsum mv",
     FLOAT32: "cosine_similarity cumprod cumsum exp expm1 group_norm interpolate layer_norm log log10 log1p log2 "
     "log_softmax logsumexp norm pow reciprocal rms_norm rsqrt softmax softplus square sum",
     WIDEST: "addcdiv addcmul atan2 dot index_put scatter_add",
+    KEEP: "instance_norm trace",
     REFUSE: "binary_cross_entropy",
 }
 # primitives that other ops are made of, which keep the dtype they get: only the public function has the policy
