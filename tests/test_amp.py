@@ -102,6 +102,7 @@ def _dtypes(made):
     return [str(y.dtype).partition(".")[2] for y in (made if isinstance(made, tuple) else (made,))]
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("lower", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", CALLS)
 def test_dtypes_are_those_of_pytorch_on_the_cpu(name, lower):
@@ -126,6 +127,7 @@ PYTORCH_MACROS = {
 }
 
 
+@pytest.mark.parity
 def test_the_list_for_gpus_is_pytorchs():
     """PyTorch's header has its list for CUDA: each op of it that we have has that policy, and no op another."""
     torch = pytest.importorskip("torch")
@@ -144,6 +146,29 @@ def test_the_list_for_gpus_is_pytorchs():
         "attention", "gru_layer", "lstm_layer", "rnn_layer",  # of attention and recurrent nets, lowered by cuDNN
         "cross_entropy", "interpolate", "square", "binary_cross_entropy",
     }  # fmt: skip
+
+
+def test_dtypes_on_the_cpu():
+    """Some of them without PyTorch: products, losses, what promotes, and all others as they come."""
+    x, half = some(3, 4), some(3, 4).bfloat16()
+    with tl.autocast("cpu"):
+        for y in (x @ x.t(), F.linear(x, x), tl.mm(x, half.t()), tl.nn.Linear(4, 2)(x), tl.nn.LSTM(4, 2)(x)[0]):
+            assert y.dtype is BF
+        for y in (F.mse_loss(half, half), F.cross_entropy(half, tl.tensor([0, 1, 2])), tl.cat([x, half]), x.softmax(1)):
+            assert y.dtype is F32
+        assert half.softmax(1).dtype is BF and (half + x).dtype is F32 and F.linear(x.double(), x.double()).dtype is F64
+
+
+def test_names_of_older_programs():
+    from tensorlite.cuda.amp import GradScaler, autocast
+
+    assert issubclass(GradScaler, tl.amp.GradScaler) and issubclass(autocast, tl.autocast)
+    assert tl.amp.autocast_mode.autocast is tl.amp.autocast is tl.autocast
+    with autocast(enabled=False):
+        assert tl.get_autocast_dtype("cuda") is F16
+    assert not GradScaler(enabled=False).is_enabled()
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = tl.cuda.nothing
 
 
 def test_policies_of_a_gpu_give_their_dtypes():

@@ -116,7 +116,7 @@ class autocast(Setting):
 def _cast(value: Any, device_type: str, d: dtype) -> Any:
     if isinstance(value, Tensor):
         fits = value.is_floating_point() and value.device.type == device_type and value.dtype is not float64
-        return value.to(d) if fits else value  # type: ignore[attr-defined]
+        return value.to(d) if fits else value
     if isinstance(value, dict):
         return {k: _cast(v, device_type, d) for k, v in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):

@@ -61,7 +61,7 @@ class Kept:
             of, array, cell, writes, made = found
             if of is t and t._arr is array and t._ver is cell and cell[1] == writes:
                 return made
-        made = t.to(d)  # type: ignore[attr-defined]
+        made = t.to(d)
         self.casts[key] = (t, t._arr, t._ver, t._ver[1], made)
         return made
 
@@ -115,7 +115,7 @@ def _casting(policy: str, name: str, device: str, state: Autocast, values: tuple
             return t
         if kept is not None and d is float32 and t._node.__class__ is Leaf and t._view is None:
             return kept.cast(t, wanted)
-        return t.to(wanted)  # type: ignore[attr-defined]
+        return t.to(wanted)
 
     return cast
 
@@ -126,7 +126,7 @@ def _watcher(name: str, plain: Callable, policies: dict[str, str]) -> Callable[[
     def call(args: tuple, kw: dict) -> Any:
         before = mode()
         state = before.autocast
-        if state is not None:
+        if state is not None and any(state.holds(device) for device in policies):
             values = (*args, *kw.values())
             there = {t._spec.device.type for t in _tensors(values)}
             device = next((d for d in DEVICES if d in there and state.holds(d)), "")
