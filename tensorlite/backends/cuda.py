@@ -132,7 +132,8 @@ class Cuda:
             if (other := numba_cuda.kernel(name)) is not None:
                 return self._on(other)
         family, _, function = name.partition(".")
-        return self._on(getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function))
+        factory = getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function, None)
+        return None if factory is None else self._on(factory)
 
     def _on(self, factory: Callable) -> Callable:
         def made(*given: Any) -> Callable:
@@ -205,29 +206,30 @@ def on(index: int) -> Cuda:
 _faulty: dict = {}  # device -> [flag array, {code: message}]
 
 
-def fault_flag(message: str) -> tuple[Any, int]:
-    """Where a kernel that indexes notes a bad index, and the code it notes: (an array of four int64, code).
+def fault_flag(message: str, error: type = IndexError) -> tuple[Any, int]:
+    """Where a kernel notes bad input, and the code it notes: (an array of four int64, code).
 
-    ``message`` is what ``IndexError`` will say, with ``{index}`` and ``{size}``.
+    ``message`` is what the error will say, with ``{index}`` and ``{size}``.
     """
     index = current_device()
     if index not in _faulty:
         _faulty[index] = [arrays().zeros(4, np.int64), []]
     flag, messages = _faulty[index]
-    if message not in messages:
-        messages.append(message)
-    return flag, messages.index(message) + 1
+    if (message, error) not in messages:
+        messages.append((message, error))
+    return flag, messages.index((message, error)) + 1
 
 
 def faults() -> None:
-    """Raise the IndexError that a kernel noted on this GPU, if there is one."""
+    """Raise the error that a kernel noted on this GPU, if there is one."""
     noted = _faulty.get(current_device())
     if noted is None:
         return
     code, at, size, _ = (int(v) for v in arrays().asnumpy(noted[0]))
     if code:
         noted[0].fill(0)
-        raise IndexError(noted[1][code - 1].format(index=at, size=size))
+        message, error = noted[1][code - 1]
+        raise error(message.format(index=at, size=size))
 
 
 def stream_pointer() -> int:

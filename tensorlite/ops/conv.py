@@ -156,7 +156,7 @@ def _few_forward(xp: Any, p: Plan, x: Any, w: Any, b: Any, out: Any) -> None:
     bias = None if b is None else b.reshape(p.groups, p.og, 1)
     for n, _, r0, r1 in p.blocks(1):
         part = y[n, :, :, r0:r1].reshape(p.groups, p.og, -1) if r1 - r0 == p.out[0] else None
-        got = xp.matmul(weight, windows(padded(x[n]), r0, r1), part)
+        got = xp.matmul(weight, windows(padded(x[n]), r0, r1), out=part)
         if bias is not None:
             xp.add(got, bias, got)
         if part is None:
@@ -168,7 +168,7 @@ def _few_dx(xp: Any, p: Plan, dy: Any, w: Any, out: Any) -> None:
     dy = dy.reshape(p.n, p.groups, p.og, *p.out)
     if p.point:
         for n in range(p.n):
-            xp.matmul(weight, dy[n].reshape(p.groups, p.og, -1), out[n].reshape(p.groups, p.cg, -1))
+            xp.matmul(weight, dy[n].reshape(p.groups, p.og, -1), out=out[n].reshape(p.groups, p.cg, -1))
         return
     direct = p.padded == p.size
     room = None if direct else xp.empty((p.groups * p.cg, *p.padded), out.dtype)
@@ -247,7 +247,7 @@ def _grouped(xp: Any, rows: Any, weight: Any) -> Any:
     if len(rows) == 1:
         return xp.matmul(rows[0], weight[0])
     got = xp.empty((rows.shape[1], len(rows), weight.shape[2]), rows.dtype)
-    xp.matmul(rows, weight, got.swapaxes(0, 1))
+    xp.matmul(rows, weight, out=got.swapaxes(0, 1))
     return got.reshape(len(got), -1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import attach_method, face, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
@@ -35,9 +36,14 @@ def matmul_p(xp, x, w, out, *, tx=False, tw=False):
     xp.matmul(x.mT if tx else x, w.mT if tw else w, out=out)
 
 
+def _by_position(xp: Any) -> Any:
+    """matmul(x, w, out): NumPy's is quicker by position, CuPy's takes its output by keyword alone."""
+    return xp.matmul if xp is np else lambda x, w, out=None: xp.matmul(x, w, out=out)
+
+
 @matmul_p.bind
 def _(xp, specs, outs, tx, tw):
-    matmul = xp.matmul
+    matmul = _by_position(xp)
     if not tx and not tw:
         return matmul, matmul
     if tx and tw:
@@ -237,14 +243,14 @@ addmm.ref(lambda input, mat1, mat2, beta=1, alpha=1: beta * input + alpha * np.e
 @primitive(name="linear", torch="nn.functional.linear")
 def linear_p(xp, x, w, b=None, out=None):
     """y = x @ w.T + b.  x (..., I), w (O, I), b (O,) or None -> (..., O), in x's dtype."""
-    xp.matmul(x, w.T, out)
+    xp.matmul(x, w.T, out=out)
     if b is not None:
         xp.add(out, b, out)
 
 
 @linear_p.bind
 def _(xp, specs, outs):
-    matmul, add = xp.matmul, xp.add
+    matmul, add = _by_position(xp), xp.add
 
     def call(x, w, b, out=None):
         y = matmul(x, w.T, out)
@@ -331,6 +337,7 @@ def _matmul_as_it_lies(kernel, xp, x, w, out, *, tx, tw):
 
 matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul)
 matmul_p.kernel("cpu", "matmul", "f4 f8", when=_our_matmul, around=_matmul_as_it_lies)
+matmul_p.kernel("cuda", "linalg.matmul", "", formats=ANY)
 
 
 def our_linear(x: Spec, w: Spec, b: Spec | None) -> bool:
@@ -349,6 +356,7 @@ def _linear_as_it_lies(kernel, xp, x, w, b, out):
 
 linear_p.kernel("cpu", "linear", "f4 f8", when=our_linear)
 linear_p.kernel("cpu", "linear", "f4 f8", when=our_linear, around=_linear_as_it_lies)
+linear_p.kernel("cuda", "linalg.linear", "", formats=ANY)
 
 
 @op(method=True, out=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
@@ -75,6 +76,7 @@ def _dense(kernel: Any, xp: Any, dy: Any, s: Any, out: Any, out_db: Any, *, act:
 _several = lambda dy, s, *, act: dy.shape[-1] > 1 and dy.size > dy.shape[-1]
 act_dx_p.kernel("cpu", "act_dx", when=_several)
 act_dx_p.kernel("cpu", "act_dx", when=_several, around=_dense)
+act_dx_p.kernel("cuda", "linear_act.act_dx", "", formats=ANY)
 
 
 # ---- the gradients of the product
@@ -185,7 +187,7 @@ def _as_it_lies(kernel: Any, xp: Any, x: Any, w: Any, b: Any, *outs: Any, act: s
 
 
 def _after_blas(kernel: Any, xp: Any, x: Any, w: Any, b: Any, *outs: Any, act: str) -> None:
-    xp.matmul(x, w.T, outs[0])
+    xp.matmul(x, w.T, out=outs[0])
     kernel(b if b is None or b.flags.c_contiguous else b.copy(), *outs)
 
 
@@ -202,6 +204,8 @@ def _add_as_it_lies(kernel: Any, xp: Any, x: Any, w: Any, residual: Any, b: Any,
 
 linear_add_p.kernel("cpu", "linear_add", when=lambda x, w, residual, b: our_linear(x, w, b))
 linear_add_p.kernel("cpu", "linear_add", when=lambda x, w, residual, b: our_linear(x, w, b), around=_add_as_it_lies)
+for _p in (linear_act_p, linear_gelu_p, linear_add_p):
+    _p.kernel("cuda", f"linear_act.{_p.op.name}", "", formats=ANY)
 
 
 # ---- cases and references

@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op, store
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, Spec, spec_of
 from tensorlite.autograd.tensor import Tensor, needs_grad
@@ -109,6 +110,7 @@ def _(xp, specs, outs, dim, keepdim):
 
 sum_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim))
 sum_p.kernel("cpu", "sum", when=four_turns)
+sum_p.kernel("cuda", "reduce.sum", "", formats=ANY)
 sum_p.grad(x=lambda g, x_spec, dim, keepdim: spread_p(g, shape=x_spec.shape, dim=dim, keepdim=keepdim))
 
 
@@ -244,11 +246,11 @@ std.ref(lambda **kw: np.sqrt(_var(**kw)))
 
 
 # ---- extremes
-def _extreme(name: str, ufunc: str):
+def _extreme(name: str, method: str):
     @primitive(name=name)
     def extreme_p(xp, x, out, *, dim, keepdim):
         """The largest (amax) or smallest (amin) element; ties share the gradient evenly."""
-        getattr(xp, ufunc).reduce(x, axis=dim, out=out, keepdims=keepdim)
+        getattr(x, method)(axis=dim, out=out, keepdims=keepdim)
 
     @extreme_p.spec
     def _(x, *, dim, keepdim):
@@ -264,6 +266,7 @@ def _extreme(name: str, ufunc: str):
 
     extreme_p.grad(x=dx)
     extreme_p.kernel("cpu", name, when=four_turns)
+    extreme_p.kernel("cuda", f"reduce.{name}", "", formats=ANY)
 
     @extreme_p.cases
     def _(make):
@@ -288,8 +291,8 @@ def _extreme(name: str, ufunc: str):
     return extreme_p, extreme
 
 
-amax_p, amax = _extreme("amax", "maximum")
-amin_p, amin = _extreme("amin", "minimum")
+amax_p, amax = _extreme("amax", "max")
+amin_p, amin = _extreme("amin", "min")
 
 
 def _a_line(x: Spec, *, dim: int | None, keepdim: bool) -> bool:
@@ -324,6 +327,7 @@ def _arg(name: str):
 
     arg_p.nograd()
     arg_p.kernel("cpu", name, when=_a_line)
+    arg_p.kernel("cuda", f"reduce.{name}", "", formats=ANY)
 
     @arg_p.cases
     def _(make):
@@ -377,6 +381,7 @@ def _along(name: str):
         return reduced(x, dims, keepdim), reduced(x, dims, keepdim, dtypes.int64)
 
     along_p.kernel("cpu", f"{name}_along", when=_a_line)
+    along_p.kernel("cuda", f"reduce.{name}_along", "", formats=ANY)
 
     @along_p.grad
     def _(g, out_indices, x_spec, dim, keepdim, want):
@@ -477,10 +482,18 @@ def _truth(name: str, ufunc: str):
     @primitive(name=name)
     def truth_p(xp, x, out, *, dim, keepdim):
         """Whether all, or any, elements are true."""
-        getattr(xp, ufunc).reduce(x, axis=dim, out=out, keepdims=keepdim)
+        getattr(x, name)(axis=dim, out=out, keepdims=keepdim)
+
+    @truth_p.bind
+    def _(xp, specs, outs, dim, keepdim):
+        if xp is not np:
+            return None
+        reduce = getattr(np, ufunc).reduce
+        return lambda x, out: reduce(x, dim, None, out, keepdim)
 
     truth_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim, boolean))
     truth_p.nograd()
+    truth_p.kernel("cuda", f"reduce.{name}", "", formats=ANY)
 
     @truth_p.cases
     def _(make):

@@ -133,11 +133,11 @@ def empty(shape: tuple, dtype: Any) -> Any:
     """Scratch memory on the current device."""
     from tensorlite.backends import cuda
 
-    return cuda.xp.empty(shape, dtype)
+    return cuda.arrays().empty(shape, dtype)
 
 
 def zeros(shape: tuple, dtype: Any) -> Any:
     """Scratch memory of zeros on the current device."""
     from tensorlite.backends import cuda
 
-    return cuda.xp.zeros(shape, dtype)
+    return cuda.arrays().zeros(shape, dtype)
