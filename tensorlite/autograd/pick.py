@@ -11,7 +11,6 @@ import numpy as np
 from tensorlite.autograd.op import Entry
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 
-
 ANY = ("any",)  # formats of a kernel that looks at the strides of what it is given
 
 
