@@ -150,13 +150,19 @@ TL_RUNTIME static To bits(const From& v) {
 
 TL_RUNTIME static void active() { ++launch.activity; }  // somebody's wait may end
 
+// A race search sees atomics order other memory only where the thread has called a fence before, as a GPU does.
+template <class W>
+static bool exchange(W* p, W& old, W v) {
+    return current->fenced ? __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+                           : __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 // *p = f(*p); what it was.
 template <class T, class F>
 static T change(T* p, F f) {
     auto* words = reinterpret_cast<Bits<T>*>(p);
     auto old = __atomic_load_n(words, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(words, &old, bits<Bits<T>>(f(bits<T>(old))), false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED)) {
+    while (!exchange(words, old, bits<Bits<T>>(f(bits<T>(old))))) {
     }
     active();
     return bits<T>(old);
@@ -175,15 +181,15 @@ template <class T> static inline T atomicExch(T* p, std::common_type_t<T> v) { r
 template <class T>
 static inline T atomicCAS(T* p, std::common_type_t<T> wanted, std::common_type_t<T> v, TL_EMU_AT) {
     T expected = wanted;
-    if (__atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    if (::tl_emu::exchange(p, expected, static_cast<T>(v)))
         ::tl_emu::active();
     else
         ::tl_emu::poll("atomic_cas", p, static_cast<unsigned long long>(expected), at);
     return expected;
 }
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+TL_RUNTIME static inline void __threadfence() { ::tl_emu::current->fenced = true; }
+static inline void __threadfence_block() { __threadfence(); }
+static inline void __threadfence_system() { __threadfence(); }
 
 // ---- intrinsics
 template <class T> static inline T __ldg(const T* p) { return *p; }
@@ -413,9 +419,10 @@ struct Caller<K, void (*)(A...)> {
 
 }  // namespace tl_emu
 
-#define TL_EMU_KERNEL(name, bound)                                                           \
+#define TL_EMU_KERNEL(name, bound)                                                          \
     extern "C" __attribute__((visibility("default"))) ::tl_emu::Entry tl_emu_kernel_##name; \
-    ::tl_emu::Entry tl_emu_kernel_##name = ::tl_emu::Caller<&name, decltype(&name)>::entry(bound);
+    ::tl_emu::Entry tl_emu_kernel_##name =                                                  \
+        ::tl_emu::Caller<&tl_kernels::name, decltype(&tl_kernels::name)>::entry(bound);
 
 // Runs a kernel over a grid; 0, or 1 with a message in `error`.
 extern "C" __attribute__((visibility("default"))) int tl_emu_launch(const ::tl_emu::Entry* entry, const unsigned* grid,

@@ -70,6 +70,7 @@ struct Thread {
     const void* flag;  // last polled
     unsigned long long flag_value;
     int polls;
+    bool fenced;  // has called __threadfence
     std::vector<Copy> copies;         // cp.async not yet landed
     std::vector<std::size_t> groups;  // where committed groups of them end
     char *stack, *top;
@@ -78,6 +79,8 @@ struct Thread {
 #endif
 #if defined(__SANITIZE_THREAD__)
     void* tsan;
+
+    TL_RUNTIME void take_fiber(const Thread& t) { sp = t.sp, stack = t.stack, top = t.top, tsan = t.tsan; }
 #endif
 };
 
@@ -242,13 +245,23 @@ template <class... A>
 }
 
 // ---- memory
+#if defined(__SANITIZE_THREAD__)
+extern "C" void AnnotateIgnoreWritesBegin(const char*, int);
+extern "C" void AnnotateIgnoreWritesEnd(const char*, int);
+struct Unseen {  // what is written meanwhile (by memset, mmap) is no write of this thread
+    Unseen() { AnnotateIgnoreWritesBegin(__FILE__, __LINE__); }
+    ~Unseen() { AnnotateIgnoreWritesEnd(__FILE__, __LINE__); }
+};
+#else
+struct Unseen {
+    Unseen() {}
+};
+#endif
+
 // All bytes 0xff: a NaN in every floating-point type, -1 in every integer.
 TL_RUNTIME static void poison(void* p, std::size_t size) {
-#if defined(__SANITIZE_THREAD__)  // memset would count as a write by this thread
-    for (std::size_t k = 0; k < size; ++k) static_cast<volatile unsigned char*>(p)[k] = 0xff;
-#else
+    const Unseen unseen;
     std::memset(p, 0xff, size);
-#endif
 }
 
 constexpr std::size_t edge = 64;  // bytes of a pattern before an area, and those that fill its last 16 up
@@ -261,6 +274,7 @@ static std::size_t stacks;       // that were made so far
 static std::vector<Block*> blocks;
 
 TL_RUNTIME static Area take_area(std::size_t size, const char* name) {
+    const Unseen unseen;
     for (std::size_t k = 0; k < spare.size(); ++k)
         if (spare[k].size == size) {
             Area found = spare[k];
@@ -278,6 +292,19 @@ TL_RUNTIME static Area take_area(std::size_t size, const char* name) {
     std::memset(base - edge, pattern, edge);
     std::memset(base + size, pattern, used - size);
     return {base, size, start, mapped, name, 0};
+}
+
+// Blocks have nothing to do with each other's shared memory, so a race search must see other memory in each.
+TL_RUNTIME static void renew(Area& a) {
+#if defined(__SANITIZE_THREAD__)
+    if (!a.base) return;
+    munmap(a.map, a.mapped);
+    const Area old = a;
+    a = {};
+    a = take_area(old.size, old.name);
+#else
+    (void)a;
+#endif
 }
 
 // At the end of a block: did somebody write just before or after the area?
@@ -309,6 +336,7 @@ TL_RUNTIME static void* shared_array(Site& site, std::size_t size) {
     }
     Area& a = b.arrays[site.id];
     if (a.block == b.serial) return a.base;
+    renew(a);
     if (!a.base) a = take_area(size, site.name);
     if (!a.base) fail("shared memory: the system gives no %zu bytes", size);
     a.block = b.serial;  // its first use in this block
@@ -371,7 +399,12 @@ TL_RUNTIME static void rewind(Thread& t) {
 TL_RUNTIME static bool more_threads(Block& b, std::size_t count) {
     if (b.room >= count) return true;
     Thread* threads = new Thread[count]();
-    for (std::size_t k = 0; k < b.room; ++k) threads[k].stack = b.threads[k].stack, threads[k].top = b.threads[k].top;
+    for (std::size_t k = 0; k < b.room; ++k) {
+        threads[k].stack = b.threads[k].stack, threads[k].top = b.threads[k].top;
+#if defined(__SANITIZE_THREAD__)
+        threads[k].tsan = b.threads[k].tsan;
+#endif
+    }
     const std::size_t size = (count - b.room) * stack_size;
     char* map = static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE,
                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0));
@@ -384,6 +417,9 @@ TL_RUNTIME static bool more_threads(Block& b, std::size_t count) {
         if (stacks++ < guarded_stacks) mprotect(map, page, PROT_NONE);
         // tops lie at different places in their pages, or they would fight for the same lines of the cache
         threads[k].top = map + stack_size - 128 * (k % 31);
+#if defined(__SANITIZE_THREAD__)
+        threads[k].tsan = __tsan_create_fiber(0);
+#endif
     }
     delete[] b.threads;
     b.threads = threads, b.room = count;
@@ -546,17 +582,15 @@ TL_RUNTIME static void start_block(Block& b, std::size_t number) {
     static unsigned long long serial;
     b.serial = ++serial, b.static_bytes = 0;
     b.arrived = b.votes = 0, b.alive = launch.threads, b.mixed = false;
+    renew(b.dynamic);
     if (b.dynamic.base) poison(b.dynamic.base, b.dynamic.size);
     for (unsigned k = 0; k < launch.threads; ++k) {
         Thread& t = b.threads[k];
         const unsigned x = launch.size.x, y = launch.size.y;
         t.index = {k % x, k / x % y, k / x / y};
         t.number = k, t.lane = k % 32, t.block = &b, t.state = ready, t.what = "", t.where = {};
-        t.flag = nullptr, t.polls = 0;
+        t.flag = nullptr, t.polls = 0, t.fenced = false;
         t.copies.clear(), t.groups.clear();
-#if defined(__SANITIZE_THREAD__)
-        t.tsan = __tsan_create_fiber(0);
-#endif
     }
     for (unsigned w = 0; w < (launch.threads + 31) / 32; ++w) {
         const unsigned n = launch.threads - 32 * w;
@@ -564,6 +598,10 @@ TL_RUNTIME static void start_block(Block& b, std::size_t number) {
         b.warps[w].waiting = b.warps[w].spinning = 0;
     }
 #if defined(__SANITIZE_THREAD__)
+    // thread 0 of one block and thread 0 of the next must not look like one thread that does both
+    const Thread last = b.threads[b.room - 1];
+    for (std::size_t k = b.room - 1; k; --k) b.threads[k].take_fiber(b.threads[k - 1]);
+    b.threads[0].take_fiber(last);
     __tsan_release(&launch);
 #endif
 }
@@ -572,9 +610,6 @@ TL_RUNTIME static void end_block(Block& b) {
     if (b.dynamic.base) check_edges(b, b.dynamic);
     for (int k = 0; k < sites; ++k)
         if (b.arrays[k].base && b.arrays[k].block == b.serial) check_edges(b, b.arrays[k]);
-#if defined(__SANITIZE_THREAD__)
-    for (unsigned k = 0; k < launch.threads; ++k) __tsan_destroy_fiber(b.threads[k].tsan);
-#endif
 }
 
 TL_RUNTIME static double seconds() {
@@ -679,7 +714,8 @@ TL_RUNTIME static void run_all() {
     while (blocks.size() < together) blocks.push_back(new Block());
     for (std::size_t k = 0; k < together; ++k) {
         Block& b = *blocks[k];
-        if (!more_threads(b, launch.threads)) return say("the system gives no memory for the stacks of threads");
+        if (!more_threads(b, launch.threads + 1))  // one more to change places with
+            return say("the system gives no memory for the stacks of threads");
         if (b.dynamic.size != launch.shared) {
             if (b.dynamic.base) spare.push_back(b.dynamic);
             b.dynamic = launch.shared ? take_area(launch.shared, "the dynamic array") : Area{};

@@ -138,14 +138,19 @@ def _is_whole(library: Path) -> bool:
 
 def _build(build: Path, name: str, text: str, command: list[str]) -> Path:
     source, made = build / "source.cpp", build / "made.so"
-    body = f'#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n'
-    front = ["-x", "c++", "-include", str(launch.sources() / "on_cpu.h"), str(source)]
-    source.write_text(body, encoding="utf-8")
+    headers = [part for h in ("on_cpu.h", "device.cuh") for part in ("-include", str(launch.sources() / h))]
+    front = ["-x", "c++", *headers, str(source)]
+    source.write_text(text, encoding="utf-8")
     exports = []
     for before, kernel in _KERNEL.findall(_run([*command, "-DTL_LISTING", "-E", "-P", *front], name)):
         bounds = _BOUNDS.search(before)
         exports.append(f"TL_EMU_KERNEL({kernel}, {bounds[1].strip() if bounds else BLOCK_LIMIT})\n")
-    source.write_text(body + "".join(exports), encoding="utf-8")
+    # in a namespace and without C linkage, a kernel may have the name of a function of the C library
+    text = re.sub(r'extern\s*"C"\s*(?=__global__)', "", text)
+    source.write_text(
+        f'namespace tl_kernels {{\n#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n}}\n{"".join(exports)}',
+        encoding="utf-8",
+    )
     _run([*command, *front, "-o", str(made)], name)
     return made
 
