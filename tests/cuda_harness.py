@@ -1,4 +1,4 @@
-"""What tests of CUDA kernels share: the emulator with a cache of its own, all orders of threads, sources in tests/cuda."""
+"""What tests of CUDA kernels share: the emulator with a cache of its own, orders of threads, tests/cuda."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,10 @@
 """The emulator of CUDA kernels: the faults that it must find, what it takes and refuses, its cache, its speed."""
 # ruff: noqa: F811  (fixtures are imported)
 
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -345,3 +349,87 @@ def test_it_is_quick_enough():
     print(f"tiled product of 64^3: {1e3 * best:.1f} ms")
     np.testing.assert_allclose(c, a @ b, rtol=1e-4, atol=1e-4)
     assert best < 0.02
+
+
+# ---- sanitizers
+SANITIZED = """
+import sys
+import numpy as np
+from tensorlite.backends import emulator
+sanitizers, kernel, last, text = sys.argv[1].split(","), sys.argv[2], int(sys.argv[3]), sys.stdin.read()
+x, y, flag = np.arange(256, dtype=np.float32), np.zeros(8, np.float32), np.zeros(1, np.uint32)
+with emulator.sanitize(*sanitizers):
+    lib = emulator.compile("races", text, {})
+shape, *args = {
+    "reverse": ((1, 64), "Pi", x, last), "one_place": ((3, 64), "Pi", x, last), "copy": ((1, 64), "Pi", x, last),
+    "handed_on": ((2, 32), "PPi", flag, x, last), "last_one": ((5, 32), "PPPi", x, y, flag, last),
+    "sums": ((4, 64), "PPP", x, y, flag), "beyond": ((1, 32), "PPi", x, y, last), "index": ((1, 1), "Pi", x, last),
+    "shift": ((1, 1), "Pi", x.view(np.int32), last),
+}[kernel]
+types, *args = args
+emulator.function(lib, kernel, types, 0, kernel in ("handed_on", "sums"))(shape[:1], shape[1:], tuple(args))
+print("finished")
+"""
+
+
+def sanitized(kernel: str, last: int, *names: str) -> str:
+    """What a process prints that runs a kernel of tests/cuda/races.cu under these sanitizers."""
+    text = (SOURCES / "races.cu").read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", SANITIZED, ",".join(names), kernel, str(last)],
+        env=os.environ | emulator.preload(*names) | {"PYTHONPATH": str(ROOT)},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.stdout + done.stderr
+
+
+def race(text: str) -> str:
+    return f"races.cu:{1 + (SOURCES / 'races.cu').read_text(encoding='utf-8').split(text)[0].count(chr(10))}"
+
+
+@pytest.mark.slow
+def test_a_race_is_named():
+    """Each CUDA thread is a thread to ThreadSanitizer; only barriers, flags, fences and atomics order them."""
+    for kernel in ("reverse", "one_place", "copy", "handed_on", "last_one", "sums"):
+        text = sanitized(kernel, 1, "thread")
+        assert "finished" in text and "WARNING" not in text, text
+    for kernel, line_of in [
+        ("reverse", "s[threadIdx.x] = x[threadIdx.x];"),
+        ("one_place", "else x[0] += 1.0f;"),
+        ("copy", "const float v = s[4"),
+        ("handed_on", "else flag[0] = 1;"),
+        ("last_one", "y[1 + blockIdx.x] = x[blockIdx.x];"),
+    ]:
+        text = sanitized(kernel, 0, "thread")
+        assert "ThreadSanitizer: data race" in text and race(line_of) in text, text
+
+
+@pytest.mark.slow
+def test_out_of_bounds_is_named():
+    for kernel, last in (("reverse", 1), ("copy", 1), ("sums", 1), ("beyond", 255), ("index", 7), ("shift", 5)):
+        text = sanitized(kernel, last, "address", "undefined")
+        assert "finished" in text and "ERROR" not in text and "runtime error" not in text, text
+    text = sanitized("beyond", 256, "address", "undefined")
+    assert "heap-buffer-overflow" in text and race("y[0] = x[n];") in text and "finished" not in text, text
+    text = sanitized("index", 8, "address", "undefined")
+    assert race("s[n] = 1;") in text and "index 8 out of bounds for type 'float [8]'" in text, text
+    text = sanitized("shift", 40, "undefined")
+    assert race("1 << n") in text and "shift exponent 40 is too large" in text, text
+
+
+def test_sanitizers_that_do_not_go_together():
+    with pytest.raises(ValueError, match="wanted 'thread', or one or both"), emulator.sanitize("thread", "address"):
+        pass
+
+
+def test_the_programs_of_the_document_run():
+    """docs/emulator.md: its programs run."""
+    document = (ROOT / "docs" / "emulator.md").read_text(encoding="utf-8")
+    space = {"__name__": "docs"}
+    programs = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    assert len(programs) == 2
+    for program in programs:
+        exec(program, space)

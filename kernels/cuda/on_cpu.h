@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "on_cpu_fibers.h"
+#include "on_cpu_run.h"
 
 #define __device__
 #define __host__
@@ -170,14 +170,20 @@ static T change(T* p, F f) {
 
 }  // namespace tl_emu
 
-template <class T> static inline T atomicAdd(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o + v; }); }
-template <class T> static inline T atomicSub(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o - v; }); }
-template <class T> static inline T atomicMax(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o > v ? o : v; }); }
-template <class T> static inline T atomicMin(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o < v ? o : v; }); }
-template <class T> static inline T atomicOr(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o | v; }); }
-template <class T> static inline T atomicAnd(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o & v; }); }
-template <class T> static inline T atomicXor(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o ^ v; }); }
-template <class T> static inline T atomicExch(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T) -> T { return v; }); }
+#define TL_EMU_ATOMIC(name, value)                               \
+    template <class T>                                           \
+    static inline T name(T* p, std::common_type_t<T> v) {        \
+        return ::tl_emu::change(p, [v](T o) -> T { return value; }); \
+    }
+TL_EMU_ATOMIC(atomicAdd, o + v)
+TL_EMU_ATOMIC(atomicSub, o - v)
+TL_EMU_ATOMIC(atomicMax, o > v ? o : v)
+TL_EMU_ATOMIC(atomicMin, o < v ? o : v)
+TL_EMU_ATOMIC(atomicOr, o | v)
+TL_EMU_ATOMIC(atomicAnd, o & v)
+TL_EMU_ATOMIC(atomicXor, o ^ v)
+TL_EMU_ATOMIC(atomicExch, (void(o), v))
+
 template <class T>
 static inline T atomicCAS(T* p, std::common_type_t<T> wanted, std::common_type_t<T> v, TL_EMU_AT) {
     T expected = wanted;
