@@ -3,6 +3,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -149,6 +150,27 @@ def test_flags_that_nobody_sets():
     flag[:] = 0
     faults("handed_on", "P", 2, 32, flag, cooperative=True)
     assert flag[0] == 1
+
+
+def test_ctrl_c_ends_an_endless_loop():
+    """Whichever thread of the process the signal comes to."""
+
+    def interrupt(x, target, done):
+        while x[1] == 0:  # until the kernel runs
+            time.sleep(0.01)
+        signal.pthread_kill(target or threading.get_ident(), signal.SIGINT)
+        done.wait()
+
+    for target in (threading.main_thread().ident, None):
+        x, done = np.zeros(2, np.int32), threading.Event()
+        helper = threading.Thread(target=interrupt, args=(x, target, done))
+        helper.start()
+        with pytest.raises(KeyboardInterrupt, match=r"endless: interrupted: thread \(1, 0, 0\)"), emulator.order(1):
+            faults("endless", "P", 1, 2, x)
+        done.set()
+        helper.join()
+    with pytest.raises(KeyboardInterrupt):  # Python's own handler is back
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_cooperative_launches():

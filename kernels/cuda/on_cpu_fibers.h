@@ -10,6 +10,7 @@
 #include <cstring>
 #include <ctime>
 #include <numeric>
+#include <pthread.h>
 #include <string>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -123,6 +124,7 @@ struct Launch {
     char* error;
     std::size_t error_size;
     bool failed;
+    pthread_t owner;  // the thread of the host that runs it
     unsigned long long activity;  // everything that can end somebody's wait
     unsigned char lanes[32];
     std::vector<unsigned> warps;  // their order

@@ -225,7 +225,14 @@ TL_RUNTIME static void run_blocks(Block** live, std::size_t n) {
 
 // ---- faults that the processor reports
 TL_RUNTIME static void on_signal(int number, siginfo_t* info, void*) {
-    if (!current) {  // not ours
+    const bool ours = pthread_equal(pthread_self(), launch.owner);
+    if (number == SIGINT) {  // Ctrl-C ends a kernel too
+        if (!ours) pthread_kill(launch.owner, SIGINT);
+        else if (!current) say("interrupted");
+        else fail("interrupted: %s (%s)", name_of(*current).c_str(), place_of(*current).c_str());
+        return;
+    }
+    if (!ours || !current) {  // then the next fault, at the same place, is the system's
         std::signal(number, SIG_DFL);
         return;
     }
@@ -251,8 +258,8 @@ TL_RUNTIME static void on_signal(int number, siginfo_t* info, void*) {
 }
 
 class Handlers {  // only while a kernel runs
-    static constexpr int signals[3] = {SIGSEGV, SIGBUS, SIGFPE};
-    struct sigaction before_[3];
+    static constexpr int signals[4] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
+    struct sigaction before_[4];
     stack_t stack_before_;
 
 public:
@@ -265,12 +272,12 @@ public:
         struct sigaction ours = {};
         ours.sa_sigaction = on_signal;
         ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-        for (int k = 0; k < 3; ++k) sigaction(signals[k], &ours, &before_[k]);
+        for (int k = 0; k < 4; ++k) sigaction(signals[k], &ours, &before_[k]);
 #endif
     }
     TL_RUNTIME ~Handlers() {
 #ifndef TL_SANITIZED
-        for (int k = 0; k < 3; ++k) sigaction(signals[k], &before_[k], nullptr);
+        for (int k = 0; k < 4; ++k) sigaction(signals[k], &before_[k], nullptr);
         sigaltstack(&stack_before_, nullptr);
 #endif
     }
@@ -293,6 +300,7 @@ TL_RUNTIME static void run_all() {
     launch.warps.resize((launch.threads + 31) / 32);
     for (std::size_t k = 0; k < launch.warps.size(); ++k)
         launch.warps[k] = static_cast<unsigned>(permuted(k, launch.warps.size(), launch.order));
+    launch.owner = pthread_self();
     Handlers handlers;
     sanitize_scheduler();
     for (std::size_t first = 0; first < launch.blocks && !launch.failed; first += together) {

@@ -148,7 +148,7 @@ def _build(build: Path, name: str, text: str, command: list[str]) -> Path:
     # in a namespace and without C linkage, a kernel may have the name of a function of the C library
     text = re.sub(r'extern\s*"C"\s*(?=__global__)', "", text)
     source.write_text(
-        f'namespace tl_kernels {{\n#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n}}\n{"".join(exports)}',
+        f'namespace tl_kernels {{\n#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n{"".join(exports)}}}\n',
         encoding="utf-8",
     )
     _run([*command, *front, "-o", str(made)], name)
@@ -268,6 +268,8 @@ def function(compiled: ctypes.CDLL, name: str, types: str, shared: int, cooperat
                 packed, error, ctypes.c_size_t(len(error)),
             )  # fmt: skip
             message = error.value.decode(errors="replace") if failed else ""
+        if message.startswith("interrupted"):
+            raise KeyboardInterrupt(f"{name}: {message}")
         if failed:
             raise KernelError(f"{name}: {message}")
 

@@ -83,7 +83,12 @@ extern "C" __global__ void handed_on(unsigned* flag) {
 }
 extern "C" __global__ void together_only(unsigned* counter) { grid_barrier(counter); }
 extern "C" __global__ void trap(float* x) { if (threadIdx.x == 3) __trap(); }
-extern "C" __global__ void __launch_bounds__(2 * 32) bounded(float* x) { x[threadIdx.x] = 1; }
+extern "C" __global__ void endless(volatile int* x) {
+    x[1] = threadIdx.x;
+    while (x[0] == 0) {}
+}
+constexpr int most = 64;
+extern "C" __global__ void __launch_bounds__(most, 1) bounded(float* x) { x[threadIdx.x] = 1; }
 extern "C" __global__ void two_dimensions(int* x) { x[0] = lane_id(); }
 extern "C" __global__ void big_static(float* x) {
     TL_SHARED(float, a, 7000);
