@@ -51,13 +51,22 @@ struct Copy {
     int size, bytes;  // those beyond `bytes` become 0
 };
 
+struct Fiber {
+    void* sp;  // where it stands between two threads
+    char *stack, *top;
+    void* tsan;  // as a race search sees it
+#ifdef TL_UCONTEXT
+    ucontext_t context;
+#endif
+};
+
 struct Thread {
-    void* sp;  // of its fiber; what a wait needs stands first, in one line of the cache
+    void* sp;       // where its fiber stands; what a wait needs comes first, in one line of the cache
     Finish finish;  // of the collective that it waits in
     void* data;     // its part of that
     const char* what;  // it waits for, or called last
     Where where;
-    unsigned mask;  // of the warp's threads that must come
+    unsigned mask;          // of the warp's threads that must come
     unsigned lane, number;  // in its warp, in its block
     State state;
     Block* block;
@@ -65,21 +74,10 @@ struct Thread {
     const void* flag;  // last polled
     unsigned long long flag_value;
     int polls;
-    bool fenced;  // has called __threadfence
+    bool fenced;                      // has called __threadfence
+    Fiber* fiber;                     // from its start to its end
     std::vector<Copy> copies;         // cp.async not yet landed
     std::vector<std::size_t> groups;  // where committed groups of them end
-    char *stack, *top;
-    void* tsan;  // of the fiber, as a race search sees it
-#ifdef TL_UCONTEXT
-    ucontext_t* context;
-#endif
-
-    TL_RUNTIME void take_fiber(const Thread& t) {
-        sp = t.sp, stack = t.stack, top = t.top, tsan = t.tsan;
-#ifdef TL_UCONTEXT
-        context = t.context;
-#endif
-    }
 };
 
 struct Area {  // memory that ends at a guard page
@@ -93,7 +91,7 @@ struct Area {  // memory that ends at a guard page
 
 constexpr int most_arrays = 256;  // static shared arrays of a source file
 constexpr std::size_t page = 4096, stack_size = 256 << 10, static_limit = 48 << 10, shared_limit = 227 << 10;
-constexpr unsigned most_threads = 1024, multiprocessors = 132;
+constexpr unsigned most_threads = 1024;
 constexpr std::size_t guarded_stacks = 8192;  // a guard page splits a mapping, and a process has only so many
 
 struct Warp {
@@ -103,7 +101,7 @@ struct Warp {
 struct Block {
     Index index;
     Thread* threads = nullptr;
-    std::size_t room = 0;  // threads that it has stacks for
+    std::size_t room = 0;  // for so many
     Warp warps[most_threads / 32];
     unsigned arrived, votes, result, alive;
     const Thread* first;  // at the barrier
@@ -171,23 +169,21 @@ TL_RUNTIME static inline void suspend() {
     Thread& me = *current;
     Leaving leaving;
 #ifdef TL_UCONTEXT
-    swapcontext(me.context, &scheduler);
+    swapcontext(&me.fiber->context, &scheduler);
 #else
     tl_emu_switch(&me.sp, scheduler);
 #endif
     leaving.back();
 }
 
-TL_RUNTIME static inline void resume(Thread& t) {
-    current = &t;
-    Entering entering(t.tsan, t.stack, t.top);
+TL_RUNTIME static inline void enter(Thread& t) {
+    Entering entering(t.fiber);
 #ifdef TL_UCONTEXT
-    swapcontext(&scheduler, t.context);
+    swapcontext(&scheduler, &t.fiber->context);
 #else
     tl_emu_switch(&scheduler, t.sp);
 #endif
     entering.back();
-    current = nullptr;
 }
 
 // ---- errors
@@ -221,9 +217,11 @@ template <class... A>
 }
 
 // ---- fibers
-static std::size_t stacks;  // that were made so far
 static std::vector<Block*> blocks;
+static std::vector<Fiber*> idle;  // the last one was used last: its stack is warm
+static std::size_t fibers;        // that were made so far
 
+// A fiber runs one thread after another.
 TL_RUNTIME static void run_fiber() {
     sanitize_start();
     for (;;) {
@@ -238,46 +236,59 @@ TL_RUNTIME static void run_fiber() {
     }
 }
 
-// The fiber starts its kernel from the beginning when it is resumed.
-TL_RUNTIME static void rewind(Thread& t) {
+TL_RUNTIME static void rewind(Fiber& f) {
 #ifdef TL_UCONTEXT
-    if (!t.context) t.context = new ucontext_t;
-    getcontext(t.context);
-    t.context->uc_stack.ss_sp = t.stack;
-    t.context->uc_stack.ss_size = static_cast<std::size_t>(t.top - t.stack);
-    t.context->uc_link = nullptr;
-    makecontext(t.context, run_fiber, 0);
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_size = static_cast<std::size_t>(f.top - f.stack);
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, run_fiber, 0);
 #else
-    void** sp = reinterpret_cast<void**>(t.top);
+    void** sp = reinterpret_cast<void**>(f.top);
     *--sp = nullptr;
     *--sp = reinterpret_cast<void*>(run_fiber);
     for (int k = 0; k < 6; ++k) *--sp = nullptr;
-    t.sp = sp;
+    f.sp = sp;
 #endif
 }
 
-// Room for `count` threads in the block. Their stacks stay for later launches.
-TL_RUNTIME static bool more_threads(Block& b, std::size_t count) {
-    if (b.room >= count) return true;
-    Thread* threads = new Thread[count]();
-    for (std::size_t k = 0; k < b.room; ++k) threads[k].take_fiber(b.threads[k]);
-    const std::size_t size = (count - b.room) * stack_size;
-    char* map = static_cast<char*>(mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0));
-    if (map == MAP_FAILED) {
-        delete[] threads;
-        return false;
-    }
-    for (std::size_t k = b.room; k < count; ++k, map += stack_size) {
-        threads[k].stack = map + page;
-        if (stacks++ < guarded_stacks) mprotect(map, page, PROT_NONE);
+TL_RUNTIME static bool more_fibers() {
+    constexpr std::size_t count = 61;
+    void* got = mmap(nullptr, count * stack_size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    if (got == MAP_FAILED) return false;
+    for (std::size_t k = 0; k < count; ++k) {
+        char* map = static_cast<char*>(got) + k * stack_size;
+        Fiber* f = new Fiber();
+        f->stack = map + page;
+        if (fibers++ < guarded_stacks) mprotect(map, page, PROT_NONE);
         // tops lie at different places in their pages, or they would fight for the same lines of the cache
-        threads[k].top = map + stack_size - 128 * (k % 31);
-        threads[k].tsan = sanitize_fiber();
+        f->top = map + stack_size - 128 * (k % 31);
+        f->tsan = sanitize_fiber();
+        rewind(*f);
+        idle.push_back(f);
     }
-    delete[] b.threads;
-    b.threads = threads, b.room = count;
-    for (std::size_t k = 0; k < count; ++k) rewind(threads[k]);
+    return true;
+}
+
+// Starts a thread, or goes on with it. False if there is no memory for its stack.
+TL_RUNTIME static bool resume(Thread& t) {
+    if (!t.fiber) {
+        // threads of a block, and thread 0 of one block and of the next, must not look like one to a race search
+        if (sanitize_races ? idle.size() <= launch.threads : idle.empty())
+            if (!more_fibers()) return false;
+        const auto next = sanitize_races ? idle.begin() : idle.end() - 1;
+        t.fiber = *next, t.sp = t.fiber->sp;
+        idle.erase(next);
+    }
+    current = &t;
+    enter(t);
+    current = nullptr;
+    if (t.state == ended) {
+        t.fiber->sp = t.sp;
+        idle.push_back(t.fiber);
+        t.fiber = nullptr;
+    }
     return true;
 }
 

@@ -132,7 +132,7 @@ TL_RUNTIME static bool run_block(Block& b) {
                         warp.ready &= ~(1u << lane);
                         Thread& t = b.threads[32 * w + lane];
                         t.state = ready;
-                        resume(t);
+                        if (!resume(t)) say("the system gives no memory for the stacks of threads");
                         if (launch.failed) return true;
                     }
                 if (launch.order >= 2) break;  // the other warps' turn
@@ -164,11 +164,6 @@ TL_RUNTIME static void start_block(Block& b, std::size_t number) {
         b.warps[w].exists = b.warps[w].ready = n >= 32 ? ~0u : (1u << n) - 1;
         b.warps[w].waiting = b.warps[w].spinning = 0;
     }
-    if (sanitize_races) {  // thread 0 of one block and thread 0 of the next must not look like one thread
-        const Thread last = b.threads[b.room - 1];
-        for (std::size_t k = b.room - 1; k; --k) b.threads[k].take_fiber(b.threads[k - 1]);
-        b.threads[0].take_fiber(last);
-    }
     sanitize_release(&launch);
 }
 
@@ -188,7 +183,7 @@ TL_RUNTIME static double seconds() {
 TL_RUNTIME static void run_blocks(Block** live, std::size_t n) {
     unsigned long long seen = launch.activity;
     double since = 0;
-    int idle = 0;
+    int quiet = 0;  // rounds in which nothing happened
     for (;;) {
         bool ran = false, alive = false, polls = false;
         for (std::size_t k = 0; k < n && !launch.failed; ++k) {
@@ -204,10 +199,10 @@ TL_RUNTIME static void run_blocks(Block** live, std::size_t n) {
                 warp.ready |= warp.spinning;
                 warp.spinning = 0;
             }
-        if (ran && launch.activity != seen) idle = 0;
+        if (ran && launch.activity != seen) quiet = 0;
         seen = launch.activity;
-        if (polls && (idle++ == 0)) since = seconds();
-        if (polls && (idle < 1000 || seconds() - since < 0.5)) continue;
+        if (polls && (quiet++ == 0)) since = seconds();
+        if (polls && (quiet < 1000 || seconds() - since < 0.5)) continue;
         std::string text = polls ? "deadlock: flags are polled that nobody sets" : "deadlock: threads wait for others";
         if (polls && !launch.cooperative && launch.blocks > 1)
             text += " (blocks of an ordinary launch do not run together: wanted cooperative=True)";
@@ -243,7 +238,7 @@ TL_RUNTIME static void on_signal(int number, siginfo_t* info, void*) {
     if (number == SIGFPE) std::snprintf(what, sizeof what, "divides an integer by zero");
     else if (at < page)
         std::snprintf(what, sizeof what, "reads or writes through a null pointer (+%zu)", std::size_t{at});
-    else if (const auto end = reinterpret_cast<std::uintptr_t>(me.stack); at < end && at + page >= end)
+    else if (const auto end = reinterpret_cast<std::uintptr_t>(me.fiber->stack); at < end && at + page >= end)
         std::snprintf(what, sizeof what, "has no stack left; wanted less than %zu bytes of variables", stack_size);
     const auto beyond = [&](const Area& a) {
         const auto end = reinterpret_cast<std::uintptr_t>(a.map) + a.mapped;
@@ -288,8 +283,11 @@ TL_RUNTIME static void run_all() {
     while (blocks.size() < together) blocks.push_back(new Block());
     for (std::size_t k = 0; k < together; ++k) {
         Block& b = *blocks[k];
-        if (!more_threads(b, launch.threads + 1))  // one more to change places with
-            return say("the system gives no memory for the stacks of threads");
+        if (b.room < launch.threads) {
+            delete[] b.threads;
+            b.threads = new Thread[launch.threads]();
+            b.room = launch.threads;
+        }
         if (b.dynamic.size != launch.shared) {
             if (b.dynamic.base) spare.push_back(b.dynamic);
             b.dynamic = launch.shared ? take_area(launch.shared, "the dynamic array") : Area{};
@@ -312,7 +310,12 @@ TL_RUNTIME static void run_all() {
     sanitize_acquire(&blocks);
     if (launch.failed)  // some fibers are left in the midst of their work
         for (std::size_t k = 0; k < together; ++k)
-            for (std::size_t t = 0; t < blocks[k]->room; ++t) rewind(blocks[k]->threads[t]);
+            for (unsigned t = 0; t < launch.threads; ++t)
+                if (Fiber*& f = blocks[k]->threads[t].fiber) {
+                    rewind(*f);
+                    idle.push_back(f);
+                    f = nullptr;
+                }
 }
 
 }  // namespace tl_emu

@@ -43,7 +43,10 @@ struct Leaving {  // a fiber, for the scheduler
 };
 
 struct Entering {  // a fiber, from the scheduler
-    TL_RUNTIME Entering(void* fiber, char*, char*) { __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync); }
+    template <class Fiber>
+    TL_RUNTIME Entering(Fiber* f) {
+        __tsan_switch_to_fiber(f->tsan, __tsan_switch_to_fiber_no_sync);
+    }
     TL_RUNTIME void back() {}
 };
 #else
@@ -71,8 +74,9 @@ struct Leaving {
 
 struct Entering {
     void* fake;
-    Entering(void*, char* stack, char* top) {
-        __sanitizer_start_switch_fiber(&fake, stack, static_cast<std::size_t>(top - stack));
+    template <class Fiber>
+    Entering(Fiber* f) {
+        __sanitizer_start_switch_fiber(&fake, f->stack, static_cast<std::size_t>(f->top - f->stack));
     }
     void back() { __sanitizer_finish_switch_fiber(fake, nullptr, nullptr); }
 };
@@ -84,7 +88,7 @@ struct Leaving {
 };
 
 struct Entering {
-    Entering(void*, char*, char*) {}
+    Entering(void*) {}
     void back() {}
 };
 #endif

@@ -1,7 +1,7 @@
 // Random numbers with the CPU's bits: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011), as in
 // tensorlite/ops/philox.py and kernels/cpu/random_body.h. Word w of a call depends on its key and w alone: it is one of
-// the four of block w / 4. So threads make theirs anywhere, and dropout makes its mask anew on the way back. Normal numbers
-// come from float64 operations in a fixed order, each rounded by itself.
+// the four of block w / 4. So threads make theirs anywhere, and dropout makes its mask anew on the way back. Normal
+// numbers come from float64 operations in a fixed order, each rounded by itself.
 #pragma once
 
 #include "device.cuh"
