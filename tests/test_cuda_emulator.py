@@ -312,15 +312,16 @@ def test_cudas_own_words():
         extern "C" __global__ void __launch_bounds__(N * N, 1) turn(float* x) {
             __shared__ float tile[N][N + 1];
             __shared__ unsigned count;
+            __shared__ volatile unsigned long long wide;
             extern __shared__ float all[];
             const int i = threadIdx.x;
-            if (i == 0) count = 0;
+            if (i == 0) count = 0, wide = 1ull << 40;
             tile[i / N][i % N] = x[i];
             all[i] = x[i];
             __syncthreads();
             atomicAdd(&count, 1u);
             __syncthreads();
-            x[i] = scale * tile[i % N][i / N] + count + __shfl_xor_sync(0xffffffff, all[i], 1);
+            x[i] = scale * tile[i % N][i / N] + count * (wide >> 40) + __shfl_xor_sync(0xffffffff, all[i], 1);
         }
         """
     x = random(256)

@@ -36,11 +36,10 @@ OPTIONS += ("-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")
 _PADDED = {"P": "P", "q": "q", "Q": "Q", "d": "d", "i": "i4x", "I": "I4x", "f": "f4x"}
 _NAMES = {"P": "a pointer", "q": "long long", "Q": "unsigned long long", "d": "double", "i": "int", "I": "unsigned",
           "f": "float", "?": "a type that no letter stands for"}  # fmt: skip
-_KERNEL = re.compile(
-    r'extern\s*"C"\s*__global__\s+((?:[\w\s]|__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\))*?)((?!__launch_bounds__)\b\w+)\s*\('
-)
+_BETWEEN = r"(?:[\w\s]|__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\))*?"
+_KERNEL = re.compile(rf'extern\s*"C"\s*__global__\s+({_BETWEEN})((?!__launch_bounds__)\b\w+)\s*\(')
 _BOUNDS = re.compile(r"__launch_bounds__\s*\(\s*((?:[^(),]|\([^()]*\))+)")
-_TYPE = r"((?:unsigned\s+|signed\s+|long\s+)?[A-Za-z_]\w*)"
+_TYPE = r"((?:(?:volatile|unsigned|signed|long|short)\s+)*[A-Za-z_]\w*)"
 _PLACE = r"__shared__\s+(?:__align__\s*\([^)]*\)\s*|alignas\s*\([^)]*\)\s*)?"
 _SHARED = re.compile(rf"\b{_PLACE}{_TYPE}\s+(\w+)\s*((?:\[[^\]]*\]\s*)*);")
 _DYNAMIC = re.compile(rf"\bextern\s+{_PLACE}{_TYPE}\s+(\w+)\s*\[\s*\]\s*;")
