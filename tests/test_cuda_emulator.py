@@ -259,7 +259,7 @@ def test_libraries_are_kept_and_broken_ones_are_built_anew():
     x = np.zeros(2, np.float32)
 
     def load(value):
-        compiled = emulator.compile("tiny", tiny, {"VALUE": value})
+        compiled = emulator.compile("tiny", tiny, {"VALUE": value}, ("-O0",))  # quicker to build
         emulator.function(compiled, "set", "P", 0, False)((1,), (2,), (x,))
         return x[1]
 
