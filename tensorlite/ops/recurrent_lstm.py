@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import int64
@@ -111,6 +112,13 @@ def _dx_fits(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants) -> b
 
 
 lstm_layer_dx_p.kernel("cpu", "lstm_layer_dx", when=_dx_fits, around=_dx_around)
+lstm_layer_dx_p.kernel(
+    "cuda",
+    "recurrent.lstm_layer_dx",
+    "f2 bf2 f4 f8",
+    when=lambda x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants: w_hr is None,
+    formats=ANY,
+)
 
 
 @lstm_layer_dx_p.spec
@@ -182,6 +190,13 @@ def _fits(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants) -> bool:
 
 
 lstm_layer_p.kernel("cpu", "lstm_layer", when=_fits, around=_around)
+lstm_layer_p.kernel(
+    "cuda",
+    "recurrent.lstm_layer",
+    "f2 bf2 f4 f8",
+    when=lambda x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants: w_hr is None,
+    formats=ANY,
+)
 
 
 @lstm_layer_p.spec
