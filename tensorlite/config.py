@@ -61,7 +61,12 @@ class _Setting(ContextDecorator):
 
 
 DEBUG = Switch("TL_DEBUG", 0, (0, 1, 2), "1 says which kernels are found; 2 prints each op with its time.")
-KERNELS = Switch("TL_KERNELS", "native", ("native", "plain"), "plain turns the compiled kernels off: NumPy alone.")
+KERNELS = Switch(
+    "TL_KERNELS",
+    "native",
+    ("native", "plain", "numba"),
+    "plain turns the compiled kernels off: NumPy alone; numba takes those of a GPU from Numba-CUDA where it has them.",
+)
 ISA = Switch(
     "TL_ISA",
     "best",

@@ -2,6 +2,7 @@
 
 python -m tensorlite.dev table [--check]   docs/ops.md, the coverage table
 python -m tensorlite.dev stubs [--check]   the .pyi files that type checkers read
+python -m tensorlite.dev cuda [--check]    docs/cuda-kernels.md, what the CUDA kernels use (needs NVRTC, but no GPU)
 python -m tensorlite.dev new FAMILY OP     a whole small op at the end of tensorlite/ops/FAMILY.py, to be changed
 """
 
@@ -21,6 +22,7 @@ from tensorlite.autograd.tensor import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE_FILE = ROOT / "docs" / "ops.md"
+CUDA_FILE = ROOT / "docs" / "cuda-kernels.md"
 COLUMNS = (
     "op",
     "kind",
@@ -156,14 +158,27 @@ def _methods(op: Op) -> str:
 
 def write_table(check: bool) -> int:
     """Write docs/ops.md, or with ``check`` only say whether it is stale."""
-    text = table()
-    fresh = TABLE_FILE.exists() and TABLE_FILE.read_text(encoding="utf-8") == text
+    return _write(TABLE_FILE, table(), "table", check)
+
+
+def write_cuda(check: bool) -> int:
+    """Compile all CUDA kernels for all architectures; print and write docs/cuda-kernels.md, or say that it is stale."""
+    from tensorlite.backends.launch import limits
+
+    text = limits.report()
+    if not check:
+        print(text)
+    return _write(CUDA_FILE, text, "cuda", check)
+
+
+def _write(file: Path, text: str, command: str, check: bool) -> int:
+    fresh = file.exists() and file.read_text(encoding="utf-8") == text
     if check and not fresh:
-        print(f"{TABLE_FILE.relative_to(ROOT)} is stale: run `python -m tensorlite.dev table`")
+        print(f"{file.relative_to(ROOT)} is stale: run `python -m tensorlite.dev {command}`")
     elif not fresh:
-        TABLE_FILE.parent.mkdir(exist_ok=True)
-        TABLE_FILE.write_text(text, encoding="utf-8")
-        print(f"wrote {TABLE_FILE.relative_to(ROOT)}")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        print(f"wrote {file.relative_to(ROOT)}")
     return int(check and not fresh)
 
 
@@ -258,7 +273,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tensorlite.dev", description="What is generated from the ops.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, others, text in (("table", ["docs"], "write docs/ops.md"), ("stubs", [], "write the type stubs")):
+    for name, others, text in (
+        ("table", ["docs"], "write docs/ops.md"),
+        ("stubs", [], "write the type stubs"),
+        ("cuda", [], "compile the CUDA kernels and write docs/cuda-kernels.md"),
+    ):
         command = commands.add_parser(name, aliases=others, help=text)
         command.add_argument("--check", action="store_true", help="write nothing; exit 1 where it is stale")
     command = commands.add_parser("new", help="append a whole small op to a family's file")
@@ -271,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
         from tensorlite import stubs
 
         return stubs.main(["--check"] if given.check else [])
-    return write_table(given.check)
+    return (write_cuda if given.command == "cuda" else write_table)(given.check)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,15 @@ def test_macros_of_several_words_and_one_letter(folder):
     assert compiled(T="unsigned long long").kernels["scaled"].shared == 1024
 
 
+def test_macros_do_not_reach_the_common_header(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(nvrtc, "sources", lambda: tmp_path)
+    (tmp_path / "device.cuh").write_text("#pragma once\ntemplate <class T> __device__ T twice(T x) { return x + x; }\n")
+    text = '#include "device.cuh"\nextern "C" __global__ void f(T* x) {\n    x[0] = twice(x[0]);\n    wrong;\n}\n'
+    with pytest.raises(KernelError, match=r'f.cu\(4\): error: identifier "wrong"') as caught:
+        nvrtc.compile("f", text, {"T": "float"}, "80")
+    assert str(caught.value).count(": error") == 1
+
+
 def test_no_fast_arithmetic(folder):
     """Neither flushed denormals nor approximate division: both leave .FTZ or MUFU.RCP alone in the machine code."""
     text = 'extern "C" __global__ void f(float* x, float y) { x[0] = x[0] / y; }'

@@ -290,6 +290,10 @@ def test_index_forms(x):
     assert x.get().tolist() == h.tolist()
 
 
+def test_none_equals_no_element(x):
+    assert not (x == None).get().any() and (x != None).get().all()  # noqa: E711
+
+
 def test_pickle_and_deepcopy(x):
     again, twin = pickle.loads(pickle.dumps(x.T)), copy.deepcopy(x)
     assert isinstance(again, xp.ndarray) and again.get().tolist() == x.T.get().tolist()
@@ -415,12 +419,92 @@ def test_operations_have_cupys_loops(cupy):
         assert ours.types == loops, name
 
 
+PROMOTED = ("?", "i1", "u1", "i4", "i8", "u8", "f2", "f4", "f8", BF16)
+BESIDE = (
+    True,
+    2,
+    -3,
+    1 << 40,
+    2.5,
+    np.bool_(True),
+    np.int8(1),
+    np.int64(1),
+    np.float16(1),
+    np.float32(1),
+    np.float64(1),
+)
+
+
+def loop_of(ufunc, ins, dtype):
+    try:
+        return ufunc._loop([i._host if isinstance(i, xp.ndarray) else i for i in ins], dtype)
+    except TypeError:
+        return None
+
+
+def cupys_loop(ufunc, ins, dtype):
+    from cupy._core import _scalar
+
+    given = [_scalar.CScalar(i) if isinstance(i, (bool, int, float, np.generic)) else i for i in ins]
+    try:
+        op = ufunc._ops.guess_routine(ufunc.name, {}, given, dtype, ufunc._out_ops)
+    except TypeError:
+        return None
+    return op.resolve_dtypes(given, [])
+
+
+@pytest.mark.parametrize("name", ufuncs.UFUNCS)
+def test_operations_choose_cupys_loops(cupy, unowned, name):
+    """For every pair of dtypes, and of a dtype and a number, on either side: the types that CuPy computes in."""
+    ours, theirs = ufuncs.UFUNCS[name], getattr(cupy, name)
+    if ours.nin == 1:
+        operands = [(t,) for t in PROMOTED]
+    else:
+        operands = [(a, b) for a in PROMOTED for b in (*PROMOTED, *BESIDE)]
+        operands += [(b, a) for a in PROMOTED for b in BESIDE]
+    wrong = []
+    for types in operands:
+        for dtype in (None, np.dtype("f4"), np.dtype("f8"), np.dtype("i8")):
+            array = [isinstance(t, (str, np.dtype)) for t in types]
+            mine = loop_of(ours, [xp.empty(2, t) if a else t for t, a in zip(types, array)], dtype)
+            real = cupys_loop(theirs, [unowned((2,), t) if a else t for t, a in zip(types, array)], dtype)
+            if mine != real:
+                wrong.append(f"{types} dtype={dtype}: {mine}; CuPy {real}")
+    assert not wrong, "\n".join(wrong[:8])
+
+
 @pytest.fixture(scope="module")
 def unowned(cupy):
     """CuPy arrays that look at host memory: without a GPU no kernel runs on them, but views and refusals work."""
     buffer = np.zeros(4096, np.uint8)
     memory = cupy.cuda.memory.UnownedMemory(buffer.ctypes.data, buffer.nbytes, buffer, device_id=0)
     return lambda shape, dtype="f4": cupy.ndarray(shape, dtype, memptr=cupy.cuda.memory.MemoryPointer(memory, 0))
+
+
+def test_choosing_has_cupys_loops(cupy):
+    """No bfloat16 among them: where and clip give float32 for it."""
+    from cupy._core import _routines_math
+    from cupy._sorting import search
+
+    for ours, theirs in ((functions._where, search._where_ufunc), (functions._clip, _routines_math.clip)):
+        assert ours.types == [t for t in theirs.types if not set(t) & set("FD")]
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "all", "any"])
+def test_reductions_have_cupys_dtypes(cupy, unowned, name):
+    from cupy._core import _routines_logic, _routines_math, _routines_statistics
+
+    theirs = {
+        "sum": _routines_math.sum_auto_dtype,
+        "prod": _routines_math.prod_auto_dtype,
+        "max": _routines_statistics.amax,
+        "min": _routines_statistics.amin,
+        "all": _routines_logic.all,
+        "any": _routines_logic.any,
+    }[name]
+    for t in PROMOTED:
+        op = theirs._ops.guess_routine(theirs.name, {}, [unowned((2,), t)], None, None)
+        assert (t, getattr(xp.ones(2, t), name)().dtype) == (t, op.out_types[0])
 
 
 VIEWS = {

@@ -66,6 +66,18 @@ TL_DEVICE half_t half_of(float x) {
     return y;
 }
 
+TL_DEVICE half_t half_of(double x) {  // in one rounding, which by way of float would be two
+#if TL_GPU
+    half_t y;
+    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(y.bits) : "d"(x));
+    return y;
+#else
+    if (!(std::fabs(x) < 0x1p16)) return half_of(static_cast<float>(x));
+    const double unit = std::ldexp(1.0, std::max(std::ilogb(x), -14) - 10);
+    return half_of(static_cast<float>(std::nearbyint(x / unit) * unit));
+#endif
+}
+
 TL_DEVICE bf16_t bf16_of(float x) {
     bf16_t y;
 #if TL_GPU
@@ -206,8 +218,19 @@ struct FastDivider {
 };
 
 // ---- who am I
-TL_DEVICE int lane_id() { return static_cast<int>(threadIdx.x & 31); }  // blocks of one dimension
-TL_DEVICE int warp_id() { return static_cast<int>(threadIdx.x >> 5); }
+// Blocks of one dimension, in all of this file that asks for a lane or a warp.
+TL_DEVICE int lane_id() {
+#if !TL_GPU
+    ::tl_emu::one_dimension();
+#endif
+    return static_cast<int>(threadIdx.x & 31);
+}
+TL_DEVICE int warp_id() {
+#if !TL_GPU
+    ::tl_emu::one_dimension();
+#endif
+    return static_cast<int>(threadIdx.x >> 5);
+}
 TL_DEVICE long long grid_first() { return static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; }
 TL_DEVICE long long grid_step() { return static_cast<long long>(gridDim.x) * blockDim.x; }
 
@@ -225,8 +248,7 @@ TL_DEVICE void grid_stride(long long n, F f) {
     type* const name = reinterpret_cast<type*>(tl_dynamic_shared)
 #else
 #define TL_SHARED(type, name, count) TL_EMU_SHARED(type, name, [count])
-#define TL_DYNAMIC_SHARED(type, name) \
-    type* const name = reinterpret_cast<type*>(::tl_emu::current->block->dynamic.base)
+#define TL_DYNAMIC_SHARED(type, name) TL_EMU_DYNAMIC(type, name)
 #endif
 
 // ---- barriers and votes
@@ -272,7 +294,7 @@ TL_DEVICE T warp_max(T v TL_AT) {
     return v;
 }
 
-// `scratch` is shared memory for 32 values; it is free again when the function is left. Blocks of one dimension.
+// `scratch` is shared memory for 32 values; it is free again when the function is left.
 template <class T>
 TL_DEVICE T block_sum(T v, T* scratch TL_AT) {
     v = warp_sum(v TL_PASS);

@@ -25,12 +25,15 @@ template <> TL_SPECIAL float read<float, bf16_t>(bf16_t x) { return to_float(x);
 template <> TL_SPECIAL double read<double, half_t>(half_t x) { return to_float(x); }
 template <> TL_SPECIAL double read<double, bf16_t>(bf16_t x) { return to_float(x); }
 
-template <class T, class C> TL_DEVICE T put(C x) {
-    if constexpr (sizeof(T) == 1 && !floats<C>) return static_cast<T>(x);
-    else return static_cast<T>(x);
-}
-template <> TL_SPECIAL half_t put<half_t, float>(float x) { return from_float<half_t>(x); }
-template <> TL_SPECIAL bf16_t put<bf16_t, float>(float x) { return from_float<bf16_t>(x); }
+template <class T> struct Put {
+    template <class C> TL_DEVICE T of(C x) { return static_cast<T>(x); }
+};
+template <> struct Put<half_t> {
+    template <class C> TL_DEVICE half_t of(C x) { return from_float<half_t>(static_cast<float>(x)); }
+};
+template <> struct Put<bf16_t> {
+    template <class C> TL_DEVICE bf16_t of(C x) { return from_float<bf16_t>(static_cast<float>(x)); }
+};
 
 template <class T, int V> struct alignas(sizeof(T) * V) Pack { T v[V]; };  // read and written in one instruction
 

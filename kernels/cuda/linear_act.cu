@@ -1,15 +1,17 @@
-// What follows the product of a linear layer, where cuBLASLt's epilogues cannot do it: bias, residual, activation; and
-// the way back, dy times the slope with the sums of its columns.
+// What follows the product of a linear layer, where cuBLASLt's epilogues cannot do it: bias and activation; and the way
+// back, dy times the slope with the sums of its columns.
 //
-// Floor: bytes. finish reads and writes each element once (and reads a residual), act_dx reads two and writes one: at
-// 128 x 4096 float32 2 to 3 passes over 2 MB, which stay in the L2. 32 threads walk 32 neighbouring columns, 8 rows
-// at a time; sums are made in an order given by the shape: down a thread's rows, over the 8 threads, over the parts.
+// Floor: bytes. finish reads and writes each element once, act_dx reads two and writes one: at 128 x 4096 float32 2 to
+// 3 passes over 2 MB, which stay in the L2. 32 threads walk 32 neighbouring columns, 8 rows at a time; sums are made in
+// an order given by the shape: down a thread's rows, over the 8 threads, over the parts.
 //
-// ELEM: the elements. WIDE: float, or double for double. ACT: 0 none, 1 relu, 2 tanh, 3 sigmoid, 4 gelu, 5 gelu_tanh.
+// ELEM: the elements. WIDE: what is computed in, float, or double for double. FROM: the product's elements, which are
+// ELEM, or float where halves shall be rounded once, after the activation.
 #include "device.cuh"
 
 using Elem = ELEM;
 using Wide = WIDE;
+using Product = FROM;
 
 namespace {
 
@@ -27,38 +29,35 @@ __device__ inline void store(bf16_t* to, Wide x) { *to = from_float<bf16_t>(stat
 __device__ inline void store(float* to, Wide x) { *to = static_cast<float>(x); }
 __device__ inline void store(double* to, Wide x) { *to = static_cast<double>(x); }
 
-__device__ inline Wide activated(Wide x) {
-#if ACT == 1
-    return x <= 0 ? Wide(0) : x;  // nan stays nan
-#elif ACT == 2
-    return tl_tanh(x);
-#elif ACT == 3
-    return tl_sigmoid(x);
-#elif ACT == 4
-    return x * Wide(0.5) * (tl_erf(x * HALF_ROOT) + 1);
-#elif ACT == 5
-    return x * Wide(0.5) * (tl_tanh((x * x * x * CUBIC + x) * GAUSS) + 1);
-#else
-    return x;
-#endif
+enum Act { NONE, RELU, TANH, SIGMOID, GELU, GELU_TANH };  // as in backends/launch/linear_act.py
+
+__device__ inline Wide activated(int act, Wide x) {
+    switch (act) {
+        case RELU: return x <= 0 ? Wide(0) : x;  // nan stays nan
+        case TANH: return tl_tanh(x);
+        case SIGMOID: return tl_sigmoid(x);
+        case GELU: return x * Wide(0.5) * (tl_erf(x * HALF_ROOT) + 1);
+        case GELU_TANH: return x * Wide(0.5) * (tl_tanh((x * x * x * CUBIC + x) * GAUSS) + 1);
+        default: return x;
+    }
 }
 
 // dy times the slope; s is the output of the activation, for both gelus its input
-__device__ inline Wide sloped(Wide dy, Wide s) {
-#if ACT == 1
-    return s <= 0 ? Wide(0) : dy;  // where s is nan, dy comes through
-#elif ACT == 2
-    return dy * (1 - s * s);
-#elif ACT == 3
-    return dy * (s * (1 - s));
-#elif ACT == 4
-    return dy * ((tl_erf(s * HALF_ROOT) + 1) * Wide(0.5) + s * tl_exp(s * s * Wide(-0.5)) * (Wide(0.5) * GAUSS));
-#elif ACT == 5
-    const Wide t = tl_tanh((s * s * s * CUBIC + s) * GAUSS);
-    return dy * ((t + 1) * Wide(0.5) + s * (1 - t * t) * (s * s * (3 * CUBIC) + 1) * (Wide(0.5) * GAUSS));
-#else
-    return dy;
-#endif
+__device__ inline Wide sloped(int act, Wide dy, Wide s) {
+    switch (act) {
+        case RELU: return s <= 0 ? Wide(0) : dy;  // where s is nan, dy comes through
+        case TANH: return dy * (1 - s * s);
+        case SIGMOID: return dy * (s * (1 - s));
+        case GELU: {
+            const Wide bell = tl_exp(s * s * Wide(-0.5)) * (Wide(0.5) * GAUSS);
+            return dy * ((tl_erf(s * HALF_ROOT) + 1) * Wide(0.5) + s * bell);
+        }
+        case GELU_TANH: {
+            const Wide t = tl_tanh((s * s * s * CUBIC + s) * GAUSS);
+            return dy * ((t + 1) * Wide(0.5) + s * (1 - t * t) * (s * s * (3 * CUBIC) + 1) * (Wide(0.5) * GAUSS));
+        }
+        default: return dy;
+    }
 }
 
 // The sum of a column's 8 threads, in their order; for the threads of the first row.
@@ -73,25 +72,24 @@ __device__ inline Wide down(Wide sum, Wide* shared) {
 
 }  // namespace
 
-// out = act(y + bias + residual); out may be y or the residual.
+// pre = y + bias, out = act(pre), each rounded once; out and pre may be y. Null leaves bias or pre out.
 extern "C" __global__ void __launch_bounds__(256, 4)
-    finish(const Elem* y, const Elem* bias, const Elem* residual, Elem* out, long long rows, long long cols) {
+    finish(const Product* y, const Elem* bias, Elem* pre, Elem* out, int act, long long rows, long long cols) {
     const long long j = static_cast<long long>(blockIdx.x) * COLS + threadIdx.x;
     if (j >= cols) return;
     const Wide more = bias ? widened(bias[j]) : Wide(0);
     const long long step = static_cast<long long>(gridDim.y) * ROWS;
     for (long long i = static_cast<long long>(blockIdx.y) * ROWS + threadIdx.y; i < rows; i += step) {
         const long long at = i * cols + j;
-        Wide x = widened(y[at]);
-        if (bias) x += more;
-        if (residual) x += widened(residual[at]);
-        store(out + at, activated(x));
+        const Wide x = bias ? widened(y[at]) + more : widened(y[at]);
+        if (pre) store(pre + at, x);
+        store(out + at, activated(act, x));
     }
 }
 
 // dx = dy slope(s); block row p sums the columns of its ``chunk`` rows into db, or into row p of parts.
 extern "C" __global__ void __launch_bounds__(256, 4)
-    act_dx(const Elem* dy, const Elem* s, Elem* dx, Elem* db, Wide* parts, long long rows, long long cols,
+    act_dx(const Elem* dy, const Elem* s, Elem* dx, Elem* db, Wide* parts, int act, long long rows, long long cols,
            long long chunk) {
     TL_SHARED(Wide, shared, COLS * ROWS);
     const long long j = static_cast<long long>(blockIdx.x) * COLS + threadIdx.x;
@@ -100,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
     if (j < cols) {
 #pragma unroll AHEAD
         for (long long i = first + threadIdx.y; i < past; i += ROWS) {
-            const Wide d = sloped(widened(dy[i * cols + j]), widened(s[i * cols + j]));
+            const Wide d = sloped(act, widened(dy[i * cols + j]), widened(s[i * cols + j]));
             store(dx + i * cols + j, d);
             sum += d;
         }

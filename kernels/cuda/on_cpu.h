@@ -2,6 +2,7 @@
 // indices, shared memory, barriers, shuffles, votes, atomics, vector types and intrinsics have CUDA's names.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <utility>
@@ -147,6 +148,8 @@ TL_RUNTIME static To bits(const From& v) {
     return to;
 }
 
+TL_RUNTIME static void active() { ++launch.activity; }  // somebody's wait may end
+
 // *p = f(*p); what it was.
 template <class T, class F>
 static T change(T* p, F f) {
@@ -155,7 +158,7 @@ static T change(T* p, F f) {
     while (!__atomic_compare_exchange_n(words, &old, bits<Bits<T>>(f(bits<T>(old))), false, __ATOMIC_RELAXED,
                                         __ATOMIC_RELAXED)) {
     }
-    ++launch.activity;
+    active();
     return bits<T>(old);
 }
 
@@ -173,7 +176,7 @@ template <class T>
 static inline T atomicCAS(T* p, std::common_type_t<T> wanted, std::common_type_t<T> v, TL_EMU_AT) {
     T expected = wanted;
     if (__atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        ++::tl_emu::launch.activity;
+        ::tl_emu::active();
     else
         ::tl_emu::poll("atomic_cas", p, static_cast<unsigned long long>(expected), at);
     return expected;
@@ -237,9 +240,10 @@ static inline std::common_type_t<A, B> max(A a, B b) {
 
 // ---- shared memory: an array for each block that lives, poisoned when a block starts
 #define TL_EMU_SHARED(type, name, dims)                 \
-    static ::tl_emu::Site name##_site_;                 \
+    static ::tl_emu::Site name##_site_ = {#name};       \
     typedef type name##_type_ dims;                     \
     name##_type_& name = *static_cast<name##_type_*>(::tl_emu::shared_array(name##_site_, sizeof(name##_type_)))
+#define TL_EMU_DYNAMIC(type, name) type* const name = static_cast<type*>(::tl_emu::dynamic_shared())
 
 // ---- what device.cuh has in PTX for a GPU
 namespace tl_emu {
@@ -247,6 +251,7 @@ namespace tl_emu {
 // A copy that lands at the wait; before that its destination holds NaN.
 TL_RUNTIME static void copy_later(void* to, const void* from, int size, int bytes, Where at) {
     if (bytes < 0 || bytes > size) fail("cp_async at %s:%d: %d bytes; wanted 0 to %d", at.file, at.line, bytes, size);
+    current->what = "cp_async", current->where = at;
     poison(to, static_cast<std::size_t>(size));
     current->copies.push_back({to, from, size, bytes});
 }
@@ -289,6 +294,12 @@ TL_RUNTIME static void whole_warp(const char* what, Where at) {
     const Thread& me = *current;
     if (me.block->warps[me.number / 32].exists != ~0u)
         fail("%s at %s:%d: a warp of less than 32 threads", what, at.file, at.line);
+}
+
+TL_RUNTIME static void one_dimension() {
+    if (launch.size.y * launch.size.z != 1)
+        fail("lane_id, warp_id: a block of (%u, %u, %u) threads; wanted one dimension", launch.size.x, launch.size.y,
+             launch.size.z);
 }
 
 template <int N, bool Trans>
@@ -351,7 +362,7 @@ static T load_flag(const T* p, Where at) {
 template <class T>
 static void store_flag(T* p, T v) {
     __atomic_store_n(p, v, __ATOMIC_RELEASE);
-    ++launch.activity;
+    active();
 }
 
 }  // namespace tl_emu
@@ -405,6 +416,12 @@ struct Caller<K, void (*)(A...)> {
 #define TL_EMU_KERNEL(name, bound)                                                           \
     extern "C" __attribute__((visibility("default"))) ::tl_emu::Entry tl_emu_kernel_##name; \
     ::tl_emu::Entry tl_emu_kernel_##name = ::tl_emu::Caller<&name, decltype(&name)>::entry(bound);
+
+// The memory that kernels run in: that of another library from now on, where one is given.
+extern "C" __attribute__((visibility("default"))) void* tl_emu_pool(void* shared) {
+    if (shared) ::tl_emu::pool = static_cast<::tl_emu::Pool*>(shared);
+    return ::tl_emu::pool;
+}
 
 // Runs a kernel over a grid; 0, or 1 with a message in `error`.
 extern "C" __attribute__((visibility("default"))) int tl_emu_launch(const ::tl_emu::Entry* entry, const unsigned* grid,

@@ -57,21 +57,21 @@ struct Copy {
 };
 
 struct Thread {
-    Index index;
-    unsigned lane, number;  // in its warp, in its block
-    Block* block;
-    State state;
+    void* sp;  // of its fiber; what a wait needs stands first, in one line of the cache
+    Finish finish;  // of the collective that it waits in
+    void* data;     // its part of that
     const char* what;  // it waits for, or called last
     Where where;
-    unsigned mask;   // of the warp's threads that must come
-    Finish finish;   // which collective it waits in
-    void* data;      // its part of that collective
+    unsigned mask;  // of the warp's threads that must come
+    unsigned lane, number;  // in its warp, in its block
+    State state;
+    Block* block;
+    Index index;
     const void* flag;  // last polled
     unsigned long long flag_value;
     int polls;
-    std::vector<Copy> copies;       // cp.async not yet landed
+    std::vector<Copy> copies;         // cp.async not yet landed
     std::vector<std::size_t> groups;  // where committed groups of them end
-    void* sp;  // of its fiber
     char *stack, *top;
 #ifdef TL_UCONTEXT
     ucontext_t context;
@@ -86,6 +86,8 @@ struct Area {  // memory that ends at a guard page
     std::size_t size;
     char* map;
     std::size_t mapped;
+    const char* name;
+    unsigned long long block;  // the serial number of the block that it was poisoned for
 };
 
 constexpr int most_arrays = 256;  // static shared arrays of a source file
@@ -94,7 +96,7 @@ constexpr unsigned most_threads = 1024, multiprocessors = 132;
 constexpr std::size_t guarded_stacks = 8192;  // a guard page splits a mapping, and a process has only so many
 
 struct Warp {
-    unsigned exists, ready, spinning;  // one bit a lane
+    unsigned exists, ready, waiting, spinning;  // one bit a lane; waiting: in a collective of the warp
 };
 
 struct Block {
@@ -103,6 +105,10 @@ struct Block {
     std::size_t room = 0;  // threads that it has stacks for
     Warp warps[most_threads / 32];
     unsigned arrived, votes, result, alive;
+    const Thread* first;  // at the barrier
+    bool mixed;           // others are at another one
+    unsigned long long serial;
+    std::size_t static_bytes;
     Area dynamic = {}, arrays[most_arrays] = {};
 };
 
@@ -118,7 +124,6 @@ struct Launch {
     std::size_t error_size;
     bool failed;
     unsigned long long activity;  // everything that can end somebody's wait
-    std::size_t static_bytes;
     unsigned char lanes[32];
     std::vector<unsigned> warps;  // their order
 };
@@ -225,8 +230,8 @@ TL_RUNTIME static std::string name_of(const Thread& t) {
 }
 
 TL_RUNTIME static std::string place_of(const Thread& t) {
-    if (!t.where.file) return "at its start";
-    return std::string(t.what) + " at " + t.where.file + ":" + std::to_string(t.where.line);
+    if (!t.where.file) return "before the first wait";
+    return (t.state == ready ? "after " : "") + std::string(t.what) + " at " + t.where.file + ":" + std::to_string(t.where.line);
 }
 
 // Ends the launch from inside a kernel. The fiber is left where it is and made anew for the next launch.
@@ -237,64 +242,108 @@ template <class... A>
 }
 
 // ---- memory
-TL_RUNTIME static Area area(std::size_t size) {
-    const std::size_t used = (size + 15) / 16 * 16, pages = (used + page - 1) / page * page + page;
-    char* map = static_cast<char*>(
-        mmap(nullptr, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (map == MAP_FAILED) return {};
-    mprotect(map + pages - page, page, PROT_NONE);
-    return {map + pages - page - used, size, map, pages};
+// All bytes 0xff: a NaN in every floating-point type, -1 in every integer.
+TL_RUNTIME static void poison(void* p, std::size_t size) {
+#if defined(__SANITIZE_THREAD__)  // memset would count as a write by this thread
+    for (std::size_t k = 0; k < size; ++k) static_cast<volatile unsigned char*>(p)[k] = 0xff;
+#else
+    std::memset(p, 0xff, size);
+#endif
 }
 
-static std::vector<Area> spare;  // areas to use again
-static std::size_t stacks;  // that were made so far
-static std::vector<Block*> blocks;
+constexpr std::size_t edge = 64;  // bytes of a pattern before an area, and those that fill its last 16 up
+constexpr unsigned char pattern = 0xa5;
 
-// All bytes 0xff: a NaN in every floating-point type, -1 in every integer.
-TL_RUNTIME static void poison(void* p, std::size_t size) { std::memset(p, 0xff, size); }
+TL_RUNTIME static std::size_t filled(std::size_t size) { return (size + 15) / 16 * 16; }
 
-TL_RUNTIME static Area take_area(std::size_t size) {
-    for (std::size_t k = 0; k < spare.size(); ++k)
-        if (spare[k].size == size) {
-            const Area found = spare[k];
-            spare[k] = spare.back();
-            spare.pop_back();
-            poison(found.base, size);
+// Stacks and shared memory, which all libraries of a process use in turn: a process has only so many mappings.
+struct Pool {
+    std::vector<Area> spare;  // to use again
+    std::size_t stacks = 0;   // that were made so far
+    std::vector<Block*> blocks;
+    unsigned long long serial = 0;  // of the last block
+    const void* user = nullptr;     // the library whose kernels ran last
+};
+static Pool own_pool;
+static Pool* pool = &own_pool;
+
+TL_RUNTIME static Area take_area(std::size_t size, const char* name) {
+    for (std::size_t k = 0; k < pool->spare.size(); ++k)
+        if (pool->spare[k].size == size) {
+            Area found = pool->spare[k];
+            pool->spare[k] = pool->spare.back();
+            pool->spare.pop_back();
+            found.name = name;
             return found;
         }
-    const Area made = area(size);
-    if (made.base) poison(made.base, size);
-    return made;
+    const std::size_t used = filled(size), mapped = (used + edge + page - 1) / page * page + page;
+    void* map = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) return {};
+    char* const start = static_cast<char*>(map);
+    char* const base = start + mapped - page - used;
+    mprotect(start + mapped - page, page, PROT_NONE);
+    std::memset(base - edge, pattern, edge);
+    std::memset(base + size, pattern, used - size);
+    return {base, size, start, mapped, name, 0};
 }
 
-struct Site {
+// At the end of a block: did somebody write just before or after the area?
+TL_RUNTIME static void check_edges(const Block& b, Area& a) {
+    const auto intact = [&](char* p, std::size_t n) {
+        bool good = true;
+        for (std::size_t k = 0; k < n; ++k) good &= static_cast<unsigned char>(p[k]) == pattern;
+        if (!good) std::memset(p, pattern, n);
+        return good;
+    };
+    if (!intact(a.base - edge, edge))
+        say("block (%u, %u, %u) writes before the start of %s, %zu bytes of shared memory", b.index.x, b.index.y,
+            b.index.z, a.name, a.size);
+    if (!intact(a.base + a.size, filled(a.size) - a.size))
+        say("block (%u, %u, %u) writes beyond the end of %s, %zu bytes of shared memory", b.index.x, b.index.y,
+            b.index.z, a.name, a.size);
+}
+
+struct Site {  // a static shared array in the source
+    const char* name;
     int id = -1;
 };
 
 TL_RUNTIME static void* shared_array(Site& site, std::size_t size) {
-    Thread& me = *current;
-    if (site.id < 0) site.id = sites++;
-    if (site.id >= most_arrays) fail("shared memory: more than %d static arrays", most_arrays);
-    Area& a = me.block->arrays[site.id];
-    if (!a.base) {
-        a = take_area(size);
-        if (!a.base) fail("shared memory: the system gives no %zu bytes", size);
-        std::size_t bytes = 0;
-        for (int k = 0; k < sites; ++k) bytes += me.block->arrays[k].base ? me.block->arrays[k].size : 0;
-        if (bytes > static_limit)
-            fail("static shared memory: %zu bytes; wanted at most %zu, or dynamic shared memory", bytes, static_limit);
-        if (bytes + launch.shared > shared_limit)
-            fail("shared memory: %zu bytes static and %zu dynamic; wanted at most %zu in all", bytes, launch.shared,
-                 shared_limit);
+    Block& b = *current->block;
+    if (site.id < 0) {
+        if (sites == most_arrays) fail("shared memory: more than %d static arrays in a file", most_arrays);
+        site.id = sites++;
     }
+    Area& a = b.arrays[site.id];
+    if (a.block == b.serial) return a.base;
+    if (!a.base) a = take_area(size, site.name);
+    if (!a.base) fail("shared memory: the system gives no %zu bytes", size);
+    a.block = b.serial;  // its first use in this block
+    poison(a.base, size);
+    b.static_bytes += filled(size);
+    if (b.static_bytes > static_limit)
+        fail("static shared memory: %zu bytes; wanted at most %zu, or dynamic shared memory", b.static_bytes,
+             static_limit);
+    if (b.static_bytes + launch.shared > shared_limit)
+        fail("shared memory: %zu bytes static and %zu dynamic; wanted at most %zu in all", b.static_bytes,
+             launch.shared, shared_limit);
     return a.base;
+}
+
+TL_RUNTIME static void* dynamic_shared() {
+    char* base = current->block->dynamic.base;
+    if (!base) fail("dynamic shared memory: the launch asks for none; wanted shared=the bytes of it");
+    return base;
 }
 
 // ---- fibers
 TL_RUNTIME static void run_fiber() {
-    for (;;) {
 #if defined(__SANITIZE_ADDRESS__)
-        __sanitizer_finish_switch_fiber(nullptr, &asan_bottom, &asan_size);
+    __sanitizer_finish_switch_fiber(nullptr, &asan_bottom, &asan_size);
+#endif
+    for (;;) {
+#if defined(__SANITIZE_THREAD__)
+        __tsan_acquire(&launch);
 #endif
         launch.invoke(launch.args);
         Thread& me = *current;
@@ -302,7 +351,7 @@ TL_RUNTIME static void run_fiber() {
         --me.block->alive;
         ++launch.activity;
 #if defined(__SANITIZE_THREAD__)
-        __tsan_release(&launch);
+        __tsan_release(&own_pool);  // which the end of the launch acquires, but no other block
 #endif
         suspend();
     }
@@ -339,7 +388,7 @@ TL_RUNTIME static bool more_threads(Block& b, std::size_t count) {
     }
     for (std::size_t k = b.room; k < count; ++k, map += stack_size) {
         threads[k].stack = map + page;
-        if (stacks++ < guarded_stacks) mprotect(map, page, PROT_NONE);
+        if (pool->stacks++ < guarded_stacks) mprotect(map, page, PROT_NONE);
         // tops lie at different places in their pages, or they would fight for the same lines of the cache
         threads[k].top = map + stack_size - 128 * (k % 31);
     }
@@ -350,11 +399,6 @@ TL_RUNTIME static bool more_threads(Block& b, std::size_t count) {
 }
 
 // ---- waiting
-TL_RUNTIME static void wake(Thread& t) {
-    t.state = ready;
-    t.block->warps[t.number / 32].ready |= 1u << t.lane;
-}
-
 TL_RUNTIME static void wait(State state, const char* what, Where where) {
     Thread& me = *current;
     me.state = state, me.what = what, me.where = where;
@@ -364,19 +408,24 @@ TL_RUNTIME static bool same(const Where& a, const Where& b) {
     return a.line == b.line && (a.file == b.file || !std::strcmp(a.file, b.file));
 }
 
+TL_RUNTIME static std::string state_of(const Thread& t, bool many) {
+    if (t.state == ended) return many ? " have ended" : " has ended";
+    if (t.state == ready) return std::string(many ? " go on " : " goes on ") + place_of(t);
+    return (many ? " wait: " : " waits: ") + place_of(t);
+}
+
+// Who waits where, those in a row who wait at the same place together.
 TL_RUNTIME static std::string list_of(const Block& b) {
     std::string text;
     int groups = 0;
     for (unsigned first = 0, k = 1; k <= launch.threads; ++k) {
-        const Thread &t = b.threads[first], &next = b.threads[k < launch.threads ? k : first];
-        if (k < launch.threads && next.state == t.state &&
-            (t.state == ended || (next.where.file && t.where.file && same(t.where, next.where) && t.what == next.what)))
-            continue;
+        const bool many = k - first > 1;
+        const std::string state = state_of(b.threads[first], many);
+        if (k < launch.threads && state_of(b.threads[k], many) == state) continue;
         if (++groups > 12) return text + "\n  ... and others";
-        text += "\n  thread" + (k - first > 1 ? "s " + std::to_string(first) + " to " + std::to_string(k - 1)
-                                              : " " + std::to_string(first));
-        text += k - first > 1 ? (t.state == ended ? " have ended" : " wait: ") : (t.state == ended ? " has ended" : " waits: ");
-        if (t.state != ended) text += place_of(t);
+        text += many ? "\n  threads " + std::to_string(first) + " to " + std::to_string(k - 1)
+                     : "\n  thread " + std::to_string(first);
+        text += state;
         first = k;
     }
     return text;
@@ -397,12 +446,12 @@ TL_RUNTIME static unsigned block_wait(const char* what, bool p, Where where) {
     __tsan_release(&b.arrived);
 #endif
     wait(at_barrier, what, where);
+    if (!b.arrived) b.first = &me;
+    else b.mixed |= what != b.first->what || !same(where, b.first->where);
     if (++b.arrived == launch.threads) {
-        for (unsigned k = 0; k < launch.threads; ++k)
-            if (b.threads[k].what != b.threads[0].what || !same(b.threads[k].where, b.threads[0].where))
-                fail("%s: its threads meet at different barriers:%s", block_text(b), list_of(b).c_str());
+        if (b.mixed) fail("%s: its threads meet at different barriers:%s", block_text(b), list_of(b).c_str());
         b.result = b.votes, b.votes = 0, b.arrived = 0;
-        for (unsigned k = 0; k < launch.threads; ++k) wake(b.threads[k]);
+        for (unsigned w = 0; w < (launch.threads + 31) / 32; ++w) b.warps[w].ready = b.warps[w].exists;
         ++launch.activity;
     }
     suspend();
@@ -415,9 +464,9 @@ TL_RUNTIME static unsigned block_wait(const char* what, bool p, Where where) {
 // Waits for the warp's threads of the mask; the last one runs finish on the data of all.
 TL_RUNTIME static void warp_wait(const char* what, unsigned mask, Finish finish, void* data, Where where) {
     Thread& me = *current;
-    Block& b = *me.block;
-    Thread* lanes = b.threads + (me.number - me.lane);
-    mask &= b.warps[me.number / 32].exists;
+    Warp& warp = me.block->warps[me.number / 32];
+    Thread* lanes = &me - me.lane;
+    mask &= warp.exists;
     if (!(mask >> me.lane & 1))
         fail("%s at %s:%d: %s is not in its own mask", what, where.file, where.line, name_of(me).c_str());
 #if defined(__SANITIZE_THREAD__)
@@ -425,16 +474,23 @@ TL_RUNTIME static void warp_wait(const char* what, unsigned mask, Finish finish,
 #endif
     me.mask = mask, me.finish = finish, me.data = data;
     wait(at_warp, what, where);
-    bool all = true;
-    for (unsigned left = mask; left && all; left &= left - 1) all = lanes[__builtin_ctz(left)].state == at_warp;
-    if (all) {
+    warp.waiting |= 1u << me.lane;
+    if ((warp.waiting & mask) == mask) {
         for (unsigned left = mask; left; left &= left - 1) {
             const Thread& t = lanes[__builtin_ctz(left)];
             if (t.finish != finish || t.mask != mask || !same(t.where, where))
-                fail("%s: a warp's threads meet at different places:%s", block_text(b), list_of(b).c_str());
+                fail("%s: a warp's threads meet at different places:%s", block_text(*me.block),
+                     list_of(*me.block).c_str());
         }
+#if defined(__SANITIZE_THREAD__)
+        __tsan_acquire(lanes);
+#endif
         finish(lanes, mask);
-        for (unsigned left = mask; left; left &= left - 1) wake(lanes[__builtin_ctz(left)]);
+#if defined(__SANITIZE_THREAD__)
+        __tsan_release(lanes);
+#endif
+        warp.waiting &= ~mask;
+        warp.ready |= mask;
         ++launch.activity;
     }
     suspend();
@@ -478,7 +534,9 @@ TL_RUNTIME static bool run_block(Block& b) {
                 for (unsigned lane : launch.lanes)
                     if (now >> lane & 1) {
                         warp.ready &= ~(1u << lane);
-                        resume(b.threads[32 * w + lane]);
+                        Thread& t = b.threads[32 * w + lane];
+                        t.state = ready;
+                        resume(t);
                         if (launch.failed) return true;
                     }
                 if (launch.order >= 2) break;  // the other warps' turn
@@ -492,10 +550,9 @@ TL_RUNTIME static void start_block(Block& b, std::size_t number) {
     const Index& g = launch.grid;
     b.index = {static_cast<unsigned>(number % g.x), static_cast<unsigned>(number / g.x % g.y),
                static_cast<unsigned>(number / g.x / g.y)};
-    b.arrived = b.votes = 0, b.alive = launch.threads;
+    b.serial = ++pool->serial, b.static_bytes = 0;
+    b.arrived = b.votes = 0, b.alive = launch.threads, b.mixed = false;
     if (b.dynamic.base) poison(b.dynamic.base, b.dynamic.size);
-    for (int k = 0; k < sites && k < most_arrays; ++k)
-        if (b.arrays[k].base) poison(b.arrays[k].base, b.arrays[k].size);
     for (unsigned k = 0; k < launch.threads; ++k) {
         Thread& t = b.threads[k];
         const unsigned x = launch.size.x, y = launch.size.y;
@@ -510,8 +567,20 @@ TL_RUNTIME static void start_block(Block& b, std::size_t number) {
     for (unsigned w = 0; w < (launch.threads + 31) / 32; ++w) {
         const unsigned n = launch.threads - 32 * w;
         b.warps[w].exists = b.warps[w].ready = n >= 32 ? ~0u : (1u << n) - 1;
-        b.warps[w].spinning = 0;
+        b.warps[w].waiting = b.warps[w].spinning = 0;
     }
+#if defined(__SANITIZE_THREAD__)
+    __tsan_release(&launch);
+#endif
+}
+
+TL_RUNTIME static void end_block(Block& b) {
+    if (b.dynamic.base) check_edges(b, b.dynamic);
+    for (int k = 0; k < sites; ++k)
+        if (b.arrays[k].base && b.arrays[k].block == b.serial) check_edges(b, b.arrays[k]);
+#if defined(__SANITIZE_THREAD__)
+    for (unsigned k = 0; k < launch.threads; ++k) __tsan_destroy_fiber(b.threads[k].tsan);
+#endif
 }
 
 TL_RUNTIME static double seconds() {
@@ -537,8 +606,7 @@ TL_RUNTIME static void run_blocks(Block** live, std::size_t n) {
             for (unsigned w : launch.warps) {
                 Warp& warp = live[k]->warps[w];
                 polls |= warp.spinning != 0;
-                for (unsigned left = warp.spinning; left; left &= left - 1)
-                    wake(live[k]->threads[32 * w + static_cast<unsigned>(__builtin_ctz(left))]);
+                warp.ready |= warp.spinning;
                 warp.spinning = 0;
             }
         if (ran && launch.activity != seen) idle = 0;
@@ -552,8 +620,6 @@ TL_RUNTIME static void run_blocks(Block** live, std::size_t n) {
         for (std::size_t k = 0; k < n && told < 4; ++k)
             if (live[k]->alive) {
                 text += std::string("\n ") + block_text(*live[k]) + ":";
-                for (unsigned t = 0; t < launch.threads; ++t)
-                    if (live[k]->threads[t].state == ready) live[k]->threads[t].state = spinning;
                 text += list_of(*live[k]);
                 ++told;
             }
@@ -574,17 +640,18 @@ TL_RUNTIME static void on_signal(int number, siginfo_t* info, void*) {
     std::snprintf(what, sizeof what, "reads or writes memory that is not there, at %p", info->si_addr);
     if (number == SIGFPE) std::snprintf(what, sizeof what, "divides an integer by zero");
     else if (at < page) std::snprintf(what, sizeof what, "reads or writes through a null pointer (+%zu)", std::size_t(at));
-    else if (at - reinterpret_cast<std::uintptr_t>(me.stack) + page < page)
-        std::snprintf(what, sizeof what, "has no stack left: more than %zu bytes of local variables", stack_size);
-    const auto beyond = [&](const Area& a, const char* which) {
+    else if (at < reinterpret_cast<std::uintptr_t>(me.stack) && at + page >= reinterpret_cast<std::uintptr_t>(me.stack))
+        std::snprintf(what, sizeof what, "has no stack left; wanted less than %zu bytes of local variables", stack_size);
+    const auto beyond = [&](const Area& a) {
         const auto end = reinterpret_cast<std::uintptr_t>(a.map) + a.mapped;
         if (a.base && at >= end - page && at < end)
-            std::snprintf(what, sizeof what, "goes %zu bytes beyond %s shared memory of %zu bytes",
-                          static_cast<std::size_t>(at - reinterpret_cast<std::uintptr_t>(a.base) - a.size), which, a.size);
+            std::snprintf(what, sizeof what, "goes %zu bytes beyond the end of %s, %zu bytes of shared memory",
+                          static_cast<std::size_t>(at - reinterpret_cast<std::uintptr_t>(a.base) - a.size), a.name,
+                          a.size);
     };
-    beyond(me.block->dynamic, "dynamic");
-    for (int k = 0; k < sites && k < most_arrays; ++k) beyond(me.block->arrays[k], "a static array of");
-    fail("%s %s, after %s", name_of(me).c_str(), what, place_of(me).c_str());
+    beyond(me.block->dynamic);
+    for (int k = 0; k < sites; ++k) beyond(me.block->arrays[k]);
+    fail("%s %s (%s)", name_of(me).c_str(), what, place_of(me).c_str());
 }
 
 class Handlers {  // only while a kernel runs
@@ -613,15 +680,30 @@ public:
     }
 };
 
+// What another library left behind: fibers in its code, arrays of its kernels.
+TL_RUNTIME static void take_over() {
+    if (pool->user == &launch) return;
+    pool->user = &launch;
+    for (Block* b : pool->blocks) {
+        for (std::size_t k = 0; k < b->room; ++k) rewind(b->threads[k]);
+        for (Area& a : b->arrays) {
+            if (a.base) pool->spare.push_back(a);
+            a = {};
+        }
+    }
+}
+
 TL_RUNTIME static void run_all() {
+    take_over();
+    auto& blocks = pool->blocks;
     const std::size_t together = launch.cooperative ? launch.blocks : 1;
     while (blocks.size() < together) blocks.push_back(new Block());
     for (std::size_t k = 0; k < together; ++k) {
         Block& b = *blocks[k];
         if (!more_threads(b, launch.threads)) return say("the system gives no memory for the stacks of threads");
         if (b.dynamic.size != launch.shared) {
-            if (b.dynamic.base) spare.push_back(b.dynamic);
-            b.dynamic = launch.shared ? take_area(launch.shared) : Area{};
+            if (b.dynamic.base) pool->spare.push_back(b.dynamic);
+            b.dynamic = launch.shared ? take_area(launch.shared, "the dynamic array") : Area{};
             if (launch.shared && !b.dynamic.base) return say("the system gives no memory for shared memory");
         }
     }
@@ -637,7 +719,11 @@ TL_RUNTIME static void run_all() {
         for (std::size_t k = 0; k < together; ++k)
             start_block(*blocks[k], together > 1 ? k : permuted(first, launch.blocks, launch.order));
         run_blocks(blocks.data(), together);
+        for (std::size_t k = 0; k < together; ++k) end_block(*blocks[k]);
     }
+#if defined(__SANITIZE_THREAD__)
+    __tsan_acquire(&own_pool);
+#endif
     if (launch.failed)  // some fibers are left in the midst of their work
         for (std::size_t k = 0; k < together; ++k)
             for (std::size_t t = 0; t < blocks[k]->room; ++t) rewind(blocks[k]->threads[t]);

@@ -19,7 +19,7 @@ from tensorlite.autograd.general import attach, general_plan, node_name
 from tensorlite.autograd.modes import mode
 from tensorlite.autograd.node import Node, tick
 from tensorlite.autograd.op import SAME, TABLE, Entry, Op, Plan
-from tensorlite.autograd.pick import pick
+from tensorlite.autograd.pick import ANY, pick
 from tensorlite.autograd.run import run
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec, format_of, spec_of
 from tensorlite.autograd.tensor import Tensor, address, current_node, from_array, needs_grad, new, wrap
@@ -580,6 +580,8 @@ def primitive(
             alias=alias,
             torch=torch,
         )
+        if elementwise:  # its body, if it has one, is in kernels/cuda/elementwise.cuh
+            TABLE[own].kernel("cuda", f"elementwise.{own}", "", formats=ANY)
         return TABLE[own].call
 
     return register if fn is None else register(fn)

@@ -89,6 +89,7 @@ EPILOGUES = {
     "bgrad_b": lt.CUBLASLT_EPILOGUE_BGRADA,
 }
 _TYPES = {"f4": lt.CUDA_R_32F, "f8": lt.CUDA_R_64F, "f2": lt.CUDA_R_16F, "bf2": lt.CUDA_R_16BF}
+WIDENED = (("f2", "f4"), ("bf2", "f4"))  # products whose result has another dtype
 _SIZES = {"f4": 4, "f8": 8, "f2": 2, "bf2": 2}
 
 
@@ -131,17 +132,11 @@ def matrix(lay: Lay, transpose: bool = False) -> Matrix:
     if transpose:
         rows, cols, down, right = cols, rows, right, down
     batch, step = (lay.shape[0], lay.strides[0]) if len(lay.shape) == 3 else (1, 0)
-    down = max(cols, 1) if rows == 1 else down  # nobody takes that step
-    right = max(rows, 1) if cols == 1 else right
-    if right == 1 and down >= cols:
-        ld, turned = down, False
-    elif down == 1 and right >= rows:
-        ld, turned = right, True
-    elif cols == 1 and down >= 1:
-        ld, turned = down, False
-    elif rows == 1 and right >= 1:
-        ld, turned = right, True
+    if turned := right != 1 and cols != 1:  # nobody takes the step of a dimension of size 1
+        fits, ld, least = down == 1 or rows == 1, right, rows
     else:
+        fits, ld, least = True, cols if rows == 1 else down, cols
+    if not fits or (0 < least > ld):
         raise Unsupported(f"cublas: shape {lay.shape} with strides {lay.strides}; wanted rows or columns without gaps")
     if 0 in lay.shape or step < 0 or max(rows, cols, ld, batch) > _LARGEST:
         raise Unsupported(f"cublas: shape {lay.shape} with strides {lay.strides}; wanted sizes of 1 to {_LARGEST}")
@@ -161,6 +156,7 @@ class Problem(NamedTuple):
     aux_ld: int = 0
     alpha: float = 1.0
     tf32: bool = False
+    wide: bool = False  # halves whose product is written in float32
     align: int = ALIGNED
 
     def __str__(self) -> str:
@@ -271,7 +267,7 @@ def preference(lib: Any, p: Problem) -> _Descriptor:
     made = _Descriptor(lib, "MatmulPreference", lt.PREFERENCE_TYPES)
     made.set(lt.CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE)
     schemes = lt.CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE  # never sums of parts in half precision
-    schemes |= 0 if _SIZES[p.dtype] == 2 else lt.CUBLASLT_REDUCTION_SCHEME_INPLACE
+    schemes |= 0 if _SIZES[p.dtype] == 2 and not p.wide else lt.CUBLASLT_REDUCTION_SCHEME_INPLACE
     made.set(lt.CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes)
     for attribute in (
         lt.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
@@ -303,7 +299,9 @@ class Plan:
         self.lock = Lock()
         type, number = _TYPES[p.dtype], ctypes.c_double if p.dtype == "f8" else ctypes.c_float
         self.operation, wish = operation(lib, p), preference(lib, p)
-        self.layouts = [layout(lib, type, m) for m in (p.b, p.a, p.residual or p.out, p.out)]
+        result = lt.CUDA_R_32F if p.wide else type
+        kinds = (type, p.b), (type, p.a), (result, p.residual or p.out), (result, p.out)
+        self.layouts = [layout(lib, kind, m) for kind, m in kinds]
         self.alpha, self.beta = number(p.alpha), number(p.residual is not None)
         self.result, found, self.handle = lt.HeuristicResult(), c_int(), _handle(lib, p.device)
         b, a, c, d = (x.handle for x in self.layouts)
@@ -398,13 +396,15 @@ def plan(
     residual: Lay | None = None,
     alpha: float = 1.0,
     device: int | None = None,
+    wide: bool = False,
 ) -> Plan:
     """A plan for row-major arrays that lie so: out = epilogue(alpha a @ b + residual), with 2 or 3 dimensions.
 
     ``dtype`` is "f4", "f8", "f2" or "bf2". A batch step of 0 repeats a matrix. ``epilogue`` is a key of ``EPILOGUES``:
     a bias has one number a column of ``out``; "bgrad" writes the sums of its columns (``bgrad_a``: of a's rows,
     ``bgrad_b``: of b's columns, each over the inner dimension) where a bias would be read; ``aux`` lies like ``out``
-    with a step by 8 elements between rows, for relu it is bits: uint8 rows of a multiple of 16 bytes.
+    with a step by 8 elements between rows, for relu it is bits: uint8 rows of a multiple of 16 bytes. ``wide``: the
+    result of halves, and all that has its dtype, is float32.
     """
     if epilogue not in EPILOGUES:
         raise ValueError(f"cublas: epilogue {epilogue!r}; wanted one of {', '.join(map(str, EPILOGUES))}")
@@ -432,7 +432,7 @@ def plan(
         device = cuda.current_device()
     left, right = left._replace(batch=batch), right._replace(batch=batch)
     tf32 = dtype == "f4" and matmul.allow_tf32
-    return plan_of(Problem(device, dtype, left, right, result, more, epilogue, aux_ld, float(alpha), tf32))
+    return plan_of(Problem(device, dtype, left, right, result, more, epilogue, aux_ld, float(alpha), tf32, wide))
 
 
 def gemm(
@@ -449,8 +449,12 @@ def gemm(
     alpha: float = 1.0,
 ) -> None:
     """out = epilogue(alpha a @ b + residual) of arrays on the current device; see ``plan``. A bias alone is added."""
+    short, other, result = (dtypes.dtype.of_numpy[x.dtype].short for x in (a, b, out))
+    wide = (short, result) in WIDENED
+    if short != other or not (short == result or wide):
+        raise ValueError(f"cublas: {short} @ {other} into {result}; wanted one dtype, or halves into f4")
     made = plan(
-        dtypes.dtype.of_numpy[out.dtype].short,
+        short,
         lay_of(a),
         lay_of(b),
         lay_of(out),
@@ -460,5 +464,6 @@ def gemm(
         aux=None if aux is None else lay_of(aux),
         residual=None if residual is None else lay_of(residual),
         alpha=alpha,
+        wide=wide,
     )
     made(a, b, out, bias, aux, residual)

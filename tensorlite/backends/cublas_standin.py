@@ -165,8 +165,9 @@ class Operation:
 
     def _check_types(self) -> None:
         scale, types = _COMPUTE.get(self.compute, (None, ()))
-        given = {x.type for x in (self.a, self.b, self.c, self.d)}
-        if self.scale != scale or len(given) != 1 or not given <= set(types):
+        given = {x.type for x in (self.a, self.b)}, {x.type for x in (self.c, self.d)}
+        one = len(given[0]) == len(given[1]) == 1 and given[0] <= set(types)
+        if self.scale != scale or not one or not (given[0] == given[1] or given[1] == {scale}):
             raise Refused(
                 f"compute type {self.compute}, scale type {self.scale}, matrices {given}",
                 lt.CUBLAS_STATUS_NOT_SUPPORTED,

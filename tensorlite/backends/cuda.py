@@ -132,7 +132,8 @@ class Cuda:
             if (other := numba_cuda.kernel(name)) is not None:
                 return self._on(other)
         family, _, function = name.partition(".")
-        return self._on(getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function))
+        factory = getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function, None)
+        return None if factory is None else self._on(factory)
 
     def _on(self, factory: Callable) -> Callable:
         def made(*given: Any) -> Callable:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import mmap
 import os
+import platform
 import re
 import shutil
 import struct
@@ -29,8 +31,8 @@ BLOCK_LIMIT, SHARED_LIMIT = 1024, 227 << 10  # threads, bytes
 GRID_LIMITS, BLOCK_LIMITS = (2**31 - 1, 65535, 65535), (1024, 1024, 64)
 MULTIPROCESSORS = 132  # of the device that is played
 ORDERS = 4  # of threads and blocks: forward, backward, two permutations
-OPTIONS = ("-std=c++17", "-O1", "-g1", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off",
-           "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")  # fmt: skip
+OPTIONS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-ffp-contract=off")
+OPTIONS += ("-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")
 _PADDED = {"P": "P", "q": "q", "Q": "Q", "d": "d", "i": "i4x", "I": "I4x", "f": "f4x"}
 _NAMES = {"P": "a pointer", "q": "long long", "Q": "unsigned long long", "d": "double", "i": "int", "I": "unsigned",
           "f": "float", "?": "a type that no letter stands for"}  # fmt: skip
@@ -38,8 +40,14 @@ _KERNEL = re.compile(
     r'extern\s*"C"\s*__global__\s+((?:[\w\s]|__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\))*?)((?!__launch_bounds__)\b\w+)\s*\('
 )
 _BOUNDS = re.compile(r"__launch_bounds__\s*\(\s*((?:[^(),]|\([^()]*\))+)")
+_TYPE = r"((?:unsigned\s+|signed\s+|long\s+)?[A-Za-z_]\w*)"
+_PLACE = r"__shared__\s+(?:__align__\s*\([^)]*\)\s*|alignas\s*\([^)]*\)\s*)?"
+_SHARED = re.compile(rf"\b{_PLACE}{_TYPE}\s+(\w+)\s*((?:\[[^\]]*\]\s*)*);")
+_DYNAMIC = re.compile(rf"\bextern\s+{_PLACE}{_TYPE}\s+(\w+)\s*\[\s*\]\s*;")
+_LIBRARIES = {"thread": "libtsan.so", "address": "libasan.so", "undefined": "libubsan.so"}
 _lock = threading.Lock()  # one launch at a time
 _order = 0
+_sanitizers: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -81,9 +89,9 @@ def folder() -> Path:
 
 
 @cache
-def _headers() -> bytes:
+def _headers(place: Path) -> bytes:
     """The text of all that a kernel can include."""
-    found = sorted(p for p in launch.sources().iterdir() if p.suffix in (".cuh", ".h"))
+    found = sorted(p for p in place.iterdir() if p.suffix in (".cuh", ".h"))
     return b"\0".join(part for p in found for part in (p.name.encode(), p.read_bytes()))
 
 
@@ -94,40 +102,97 @@ def _run(command: list[str], name: str) -> str:
     return done.stdout
 
 
+def _plain_shared(text: str) -> str:
+    """CUDA's own declarations of shared memory, one variable a statement, as macros of on_cpu.h; lines stay lines."""
+    return _SHARED.sub(r"TL_EMU_SHARED(\1, \2, \3);", _DYNAMIC.sub(r"TL_EMU_DYNAMIC(\1, \2);", text))
+
+
 def compile(name: str, text: str, defines: dict, options: tuple = ()) -> ctypes.CDLL:
     """The library of the kernels of ``text``, built unless the cache has it. ``options`` are more ones for g++."""
     program, version = compiler()
-    flags = [*OPTIONS, *options, f"-I{launch.sources()}", *(f"-D{k}={v}" for k, v in sorted(defines.items()))]
-    key = hashlib.sha256(_headers())
-    for part in (version, os.uname().machine, *flags, name, text):
+    place = launch.sources()
+    flags = [*OPTIONS, *_sanitizers, *options, f"-I{place}", *(f"-D{k}={v}" for k, v in sorted(defines.items()))]
+    key = hashlib.sha256(_headers(place))
+    for part in (version, platform.machine(), *flags, name, text):
         key.update(b"\0" + part.encode())
     library = folder() / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}-{key.hexdigest()[:24]}.so"
-    if library.is_file():
-        with contextlib.suppress(OSError, AttributeError):
-            return _opened(library)
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as build:
-        source, made = Path(build) / "source.cpp", Path(build) / "made.so"
-        body = f'#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n'
-        front = ["-x", "c++", "-include", str(launch.sources() / "on_cpu.h")]
-        source.write_text(body, encoding="utf-8")
-        listing = _run([program, *flags, "-DTL_LISTING", "-E", "-P", *front, str(source)], name)
-        found = {}
-        for before, kernel in _KERNEL.findall(listing):
-            bounds = _BOUNDS.search(before)
-            found[kernel] = bounds[1].strip() if bounds else str(BLOCK_LIMIT)
-        source.write_text(
-            body + "\n".join(f"TL_EMU_KERNEL({k}, {bound})" for k, bound in found.items()) + "\n", encoding="utf-8"
-        )
-        _run([program, *flags, *front, str(source), "-o", str(made)], name)
-        os.replace(made, library)
-    return _opened(library)
+    if not _is_whole(library):
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as build:
+            made = _build(Path(build), name, _plain_shared(text), [program, *flags])
+            digest = hashlib.sha256(made.read_bytes()).digest()
+            with made.open("ab") as file:
+                file.write(digest)
+            os.replace(made, library)
+    kernels = ctypes.CDLL(str(library))
+    kernels.tl_emu_pool.restype, kernels.tl_emu_pool.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    _pool[:] = [kernels.tl_emu_pool(_pool[0] if _pool else None)]
+    return kernels
 
 
-def _opened(library: Path) -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(library))
-    lib.tl_emu_launch.restype = ctypes.c_int
-    return lib
+_pool: list = []  # the address of the memory that all libraries share; it is the first library's, which stays loaded
+
+
+def _is_whole(library: Path) -> bool:
+    """A library that was cut short would take the process with it, so each ends with its digest."""
+    try:
+        data = library.read_bytes()
+    except OSError:
+        return False
+    return len(data) > 32 and hashlib.sha256(data[:-32]).digest() == data[-32:]
+
+
+def _build(build: Path, name: str, text: str, command: list[str]) -> Path:
+    source, made = build / "source.cpp", build / "made.so"
+    body = f'#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n'
+    front = ["-x", "c++", "-include", str(launch.sources() / "on_cpu.h"), str(source)]
+    source.write_text(body, encoding="utf-8")
+    exports = []
+    for before, kernel in _KERNEL.findall(_run([*command, "-DTL_LISTING", "-E", "-P", *front], name)):
+        bounds = _BOUNDS.search(before)
+        exports.append(f"TL_EMU_KERNEL({kernel}, {bounds[1].strip() if bounds else BLOCK_LIMIT})\n")
+    source.write_text(body + "".join(exports), encoding="utf-8")
+    _run([*command, *front, "-o", str(made)], name)
+    return made
+
+
+# ---- finding faults
+@contextlib.contextmanager
+def sanitize(*names: str):
+    """Compile kernels with g++'s sanitizers from now on: ``thread``, or ``address``, ``undefined`` or both.
+
+    The process must have been started with what ``preload`` gives in its environment.
+    """
+    global _sanitizers
+    if not names or not set(names) <= set(_LIBRARIES) or {"thread", "address"} <= set(names):
+        raise ValueError(f"sanitize: got {names}; wanted 'thread', or one or both of 'address' and 'undefined'")
+    before, _sanitizers = _sanitizers, ("-g", *(f"-fsanitize={n}" for n in names))
+    try:
+        yield
+    finally:
+        _sanitizers = before
+
+
+def preload(*names: str) -> dict[str, str]:
+    """The environment for a process whose kernels are sanitized so: it loads the sanitizers' libraries first."""
+    libraries = [_run([compiler()[0], f"-print-file-name={_LIBRARIES[n]}"], "preload").strip() for n in names]
+    return {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
+def guarded(array: np.ndarray) -> np.ndarray:
+    """A copy of ``array`` that ends where memory ends: a kernel that goes beyond it raises.
+
+    It begins at a multiple of 16 bytes only if its size in bytes is one.
+    """
+    array = np.ascontiguousarray(array)
+    pages = max(1, -(-array.nbytes // mmap.PAGESIZE))
+    whole = np.frombuffer(mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE), np.uint8)
+    end, libc = pages * mmap.PAGESIZE, ctypes.CDLL(None, use_errno=True)
+    if libc.mprotect(ctypes.c_void_p(whole.ctypes.data + end), ctypes.c_size_t(mmap.PAGESIZE), 0):
+        raise OSError(ctypes.get_errno(), "guarded: the system does not protect a page")
+    copy = whole[end - array.nbytes : end].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 # ---- launching
@@ -177,7 +242,7 @@ def function(compiled: ctypes.CDLL, name: str, types: str, shared: int, cooperat
         raise KernelError(f"{name}: {shared} bytes of dynamic shared memory; wanted 0 to {SHARED_LIMIT}")
     packer = struct.Struct("=" + "".join(_PADDED[t].replace("P", "Q") for t in types))
     pointers = [k for k, t in enumerate(types) if t == "P"]
-    where, run, three = ctypes.addressof(entry), compiled.tl_emu_launch, ctypes.c_uint * 3
+    where, run, three = ctypes.c_void_p(ctypes.addressof(entry)), compiled.tl_emu_launch, ctypes.c_uint * 3
     error = ctypes.create_string_buffer(1 << 14)
 
     def call(grid: tuple, block: tuple, args: tuple) -> None:
@@ -200,7 +265,7 @@ def function(compiled: ctypes.CDLL, name: str, types: str, shared: int, cooperat
             _wrong_value(name, types, values)
         with _lock:
             failed = run(
-                ctypes.c_void_p(where), three(*grid), three(*block), ctypes.c_size_t(shared), int(cooperative), _order,
+                where, three(*grid), three(*block), ctypes.c_size_t(shared), int(cooperative), _order,
                 packed, error, ctypes.c_size_t(len(error)),
             )  # fmt: skip
             message = error.value.decode(errors="replace") if failed else ""

@@ -72,9 +72,10 @@ def compile(name: str, text: str, defines: dict[str, Any], arch: str) -> Cubin:
 
     Raises KernelError with the compiler's log and the lines that it complains of.
     """
-    # Macros are lines of the text: one such as T on the command line would also hold in NVRTC's own headers.
-    before = "".join(f"#define {macro} {value}\n" for macro, value in sorted(defines.items()))
     texts = {f"{name}.cu": text, **headers(text)}
+    # Macros are lines of the text, after what is common: one such as T must not hold in the templates of a header.
+    before = '#include "device.cuh"\n' if "device.cuh" in texts else ""
+    before += "".join(f"#define {macro} {value}\n" for macro, value in sorted(defines.items()))
     options = [f"--gpu-architecture=sm_{arch}", *OPTIONS]
     file = _folder() / f"{_key(before, texts, options)}.cubin"
     found = _read(file)

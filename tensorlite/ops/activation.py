@@ -91,7 +91,7 @@ def softmax_p(xp, x, out, *, dim):
     if not x.ndim:
         out[...] = 1
         return
-    xp.subtract(x, xp.maximum.reduce(x, axis=dim, keepdims=True), out)
+    xp.subtract(x, x.max(dim, keepdims=True), out)
     xp.exp(out, out)
     xp.true_divide(out, xp.add.reduce(out, axis=dim, keepdims=True), out)
 
@@ -114,7 +114,7 @@ def log_softmax_p(xp, x, out, *, dim):
     if not x.ndim:
         out[...] = 0
         return
-    shifted = xp.subtract(x, xp.maximum.reduce(x, axis=dim, keepdims=True))
+    shifted = xp.subtract(x, x.max(dim, keepdims=True))
     xp.exp(shifted, out)
     xp.subtract(shifted, xp.log(xp.add.reduce(out, axis=dim, keepdims=True)), out)
 

@@ -61,7 +61,7 @@ def _attended(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, sca
 def _scores(xp: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
     scores = xp.matmul(q * scale, k.swapaxes(-1, -2))
     if causal:
-        scores[..., ~xp.tri(*scores.shape[-2:], dtype=bool)] = -np.inf
+        xp.copyto(scores, -np.inf, where=~xp.tri(*scores.shape[-2:], dtype=bool))
     if mask is None:
         return scores
     return xp.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
@@ -71,8 +71,11 @@ def _scores(xp: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float) -> A
 def attention_p(xp, q, k, v, mask=None, out=None, out_lse=None, *, causal, scale):
     """softmax(q k' * scale + mask) v, 0 for rows that may look nowhere; and the logarithm of each row's sum."""
     scores = _scores(xp, q, k, mask, causal, scale)
-    top = xp.maximum.reduce(scores, axis=-1, keepdims=True, initial=-np.inf)
-    top[top == -np.inf] = 0  # exp gives weights of 0 there, not nan
+    if scores.shape[-1]:
+        top = scores.max(-1, keepdims=True)
+        xp.copyto(top, 0, where=top == -np.inf)  # exp gives weights of 0 there, not nan
+    else:
+        top = xp.zeros((*scores.shape[:-1], 1), scores.dtype)
     weights = xp.exp(scores - top)
     total = xp.add.reduce(weights, axis=-1, keepdims=True)
     blind = total == 0

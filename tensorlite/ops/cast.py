@@ -8,6 +8,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import attach_method, face, method
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import (
     CHANNELS_LAST,
@@ -36,6 +37,7 @@ def _(x, *, dtype):
     return spec_of(x.shape, dtype, x.device, x.packed().format)
 
 
+cast_p.kernel("cuda", "elementwise.cast", "", formats=ANY)
 cast_p.grad(x=lambda g, x_spec: g.to(x_spec.dtype))
 
 
@@ -84,6 +86,7 @@ def _moves_much(x: Spec, **how: Any) -> bool:
 
 
 clone_p.kernel("cpu", "clone", when=_moves_much, around=_copy)
+clone_p.kernel("cuda", "elementwise.clone", "", formats=ANY)
 
 
 @clone_p.cases
@@ -120,6 +123,7 @@ _TORCH = {CONTIGUOUS: "contiguous_format", CHANNELS_LAST: "channels_last"}
 laid_p.spec(lambda x, *, format: x.laid(format))
 laid_p.grad(x=lambda g: g)
 laid_p.kernel("cpu", "clone", when=_moves_much, around=_copy)
+laid_p.kernel("cuda", "elementwise.laid", "", formats=ANY)
 
 
 @laid_p.cases

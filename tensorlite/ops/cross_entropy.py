@@ -41,6 +41,11 @@ def _check_classes(name: str, t: Any, classes: int, ignore: int) -> Any:
     return keep
 
 
+def _rows_counted(t: Any, keep: Any, dtype: Any) -> Any:
+    """How many rows the mean is over, in the dtype that computes."""
+    return dtype.type(len(t)) if keep is None else keep.sum().astype(dtype)
+
+
 def _check_rows(name: str, x: Spec, t: Spec) -> None:
     if not x.dtype.is_floating_point:
         raise DTypeError(f"{name}: input is {x.dtype.name}; wanted floating point (not implemented for integers)")
@@ -61,8 +66,8 @@ def cross_entropy_kept_p(xp, x, t, out, out_kept, *, ignore, reduction):
     They stay two numbers: the logarithm of the sum would be lost beside a large score.
     """
     top, total = _losses(xp, x, t, out, ignore, reduction)
-    out_kept[:, 0], out_kept[:, 1] = top, total
-    out_kept[t == ignore] = 0, 1
+    left_out = t == ignore
+    out_kept[:, 0], out_kept[:, 1] = xp.where(left_out, 0, top), xp.where(left_out, 1, total)
 
 
 def _losses(xp: Any, x: Any, t: Any, out: Any, ignore: int, reduction: str) -> tuple[Any, Any]:
@@ -76,13 +81,13 @@ def _losses(xp: Any, x: Any, t: Any, out: Any, ignore: int, reduction: str) -> t
     else:
         loss = xp.zeros(len(t), x.dtype)
     if keep is not None:
-        loss[~keep] = 0
+        xp.copyto(loss, 0, where=~keep)
     if reduction == "none":
         out[...] = loss
     else:
         xp.add.reduce(loss, out=out)
         if reduction == "mean":
-            xp.true_divide(out, out.dtype.type(len(t) if keep is None else keep.sum()), out=out)
+            xp.true_divide(out, _rows_counted(t, keep, out.dtype), out=out)
     return top, total
 
 
@@ -90,7 +95,7 @@ def _sums(xp: Any, x: Any, room: Any = None) -> tuple[Any, Any]:
     """Each row's largest score and sum(exp(x - largest)); in ``room`` are the exponentials."""
     if not x.size:
         return xp.zeros(len(x), x.dtype), xp.ones(len(x), x.dtype)
-    top = xp.maximum.reduce(x, axis=1)
+    top = x.max(1)
     parts = xp.subtract(x, top[:, None], room)
     return top, xp.add.reduce(xp.exp(parts, parts), axis=1)
 
@@ -116,14 +121,15 @@ def _scale(xp: Any, dy: Any, t: Any, total: Any, out: Any, ignore: int, reductio
     keep = _check_classes("cross_entropy", t, out.shape[1], ignore)
     share = dy.reshape(-1, 1) if reduction == "none" else dy
     if reduction == "mean":
-        share = share / out.dtype.type(len(t) if keep is None else keep.sum())
+        share = share / _rows_counted(t, keep, out.dtype)
     xp.multiply(out, share / total[:, None], out)
-    rows = xp.arange(len(t))
-    if keep is None:
-        out[rows, t] -= share if reduction != "none" else dy
-    else:
-        out[rows[keep], t[keep]] -= share if reduction != "none" else dy[keep]
-        out[~keep] = 0
+    own = share if reduction != "none" else dy
+    out[xp.arange(len(t)), t if keep is None else xp.where(keep, t, 0)] -= own
+    if keep is not None:
+        if xp is np:
+            out[~keep] = 0  # touches these rows alone
+        else:
+            xp.copyto(out, 0, where=~keep[:, None])
 
 
 @cross_entropy_p.spec
@@ -241,7 +247,7 @@ def class_pick_p(xp, x, t, out, *, ignore, caller):
     keep = _check_classes(caller, t, x.shape[1], ignore)
     out[...] = x[xp.arange(len(t)), t if keep is None else xp.where(keep, t, 0)] if x.size else 0
     if keep is not None:
-        out[~keep] = 0
+        xp.copyto(out, 0, where=~keep)
 
 
 @primitive(name="class_put", torch=None)
@@ -252,8 +258,8 @@ def class_put_p(xp, dy, t, out, *, classes, ignore, caller):
     rows = xp.arange(len(t))
     if keep is None:
         out[rows, t] = dy
-    else:
-        out[rows[keep], t[keep]] = dy[keep]
+    elif classes:
+        out[rows, xp.where(keep, t, 0)] = xp.where(keep, dy, 0)
 
 
 @class_pick_p.spec

@@ -13,6 +13,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.activation import sigmoid_p, tanh_p
 from tensorlite.ops.choice import clamp_p, where_p
+from tensorlite.ops.constants import constant
 from tensorlite.ops.elementwise import compiled
 from tensorlite.ops.functions import exp_p
 from tensorlite.ops.smooth import on_floats, result, softplus_p, unary_cases, unary_refusals
@@ -26,13 +27,13 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.050700987355480493
 def selu_p(xp, x, out):
     """scale x above 0, scale alpha (exp(x) - 1) below."""
     y = xp.expm1(xp.minimum(x, 0)) * SELU_ALPHA
-    xp.multiply(xp.where(x > 0, x, y), xp.asarray(SELU_SCALE, out.dtype), out=out)
+    xp.multiply(xp.where(x > 0, x, y), constant(xp, SELU_SCALE, out.dtype), out=out)
 
 
 @primitive(elementwise=True, signals=True, torch="nn.functional.celu")
 def celu_p(xp, x, out, *, alpha):
     """x above 0, alpha (exp(x / alpha) - 1) below."""
-    y = xp.expm1(xp.minimum(x, 0) / xp.asarray(alpha, x.dtype)) * alpha
+    y = xp.expm1(xp.minimum(x, 0) / constant(xp, alpha, x.dtype)) * alpha
     xp.copyto(out, xp.where(x > 0, x, y))
 
 

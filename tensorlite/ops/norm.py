@@ -20,6 +20,7 @@ from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.cast import laid_as
+from tensorlite.ops.constants import constant
 from tensorlite.ops.functions import rsqrt
 from tensorlite.ops.reduce import count, reduced, sum_p
 from tensorlite.ops.shape import expand
@@ -53,7 +54,7 @@ def _steady(shape: tuple, x: tuple, dim: tuple) -> tuple:
 def normalize(
     xp: Any, x: Any, w: Any, b: Any, out: Any, mean: Any, var: Any, dim: tuple, shape: tuple, eps: float
 ) -> None:
-    n = xp.asarray(_number(x, dim), mean.dtype)
+    n = constant(xp, _number(x, dim), mean.dtype)
     xp.add.reduce(x, axis=dim, out=mean, keepdims=True)
     xp.divide(mean, n, out=mean)
     xp.subtract(x, mean, out=out)
@@ -73,7 +74,7 @@ def normalize(
 @primitive(name="normalize_dx", signals=True, torch=None)
 def normalize_dx_p(xp, dy, x, mean, var, w=None, out=None, out_dw=None, out_db=None, *, dim, shape, affine, eps):
     """The gradients with respect to x, scale and shift of (x - mean) / sqrt(var + eps) * w + b."""
-    n = xp.asarray(_number(x, dim), mean.dtype)
+    n = constant(xp, _number(x, dim), mean.dtype)
     r = 1 / xp.sqrt(var + eps)
     xp.subtract(x, mean, out=out)
     if steady := _steady(shape, x.shape, dim):  # reduced first where the scale is one number: what is left is small

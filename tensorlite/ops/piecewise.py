@@ -14,6 +14,7 @@ from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.choice import where_p
+from tensorlite.ops.constants import constant
 from tensorlite.ops.random import rand_like
 from tensorlite.ops.shape import reshape
 from tensorlite.ops.smooth import leaky_relu_p, masked, on_floats, result, unary_cases, unary_refusals
@@ -23,7 +24,7 @@ from tensorlite.ops.smooth import leaky_relu_p, masked, on_floats, result, unary
 @primitive(elementwise=True, torch="nn.functional.threshold")
 def threshold_p(xp, x, out, *, threshold, value):
     """x above the threshold, ``value`` elsewhere."""
-    xp.copyto(out, xp.where(x <= threshold, xp.asarray(value, out.dtype), x))  # nan stays
+    xp.copyto(out, xp.where(x <= threshold, constant(xp, value, out.dtype), x))  # nan stays
 
 
 @threshold_p.spec
@@ -112,13 +113,13 @@ def _torch_hardsigmoid(torch, input):
 @primitive(elementwise=True, torch=_torch_hardsigmoid)
 def hardsigmoid_p(xp, x, out):
     """min(max(x + 3, 0), 6) / 6."""
-    xp.divide(xp.clip(x + 3, 0, 6), xp.asarray(6, out.dtype), out=out)
+    xp.divide(xp.clip(x + 3, 0, 6), constant(xp, 6, out.dtype), out=out)
 
 
 @primitive(elementwise=True, signals=True, torch="nn.functional.hardswish")
 def hardswish_p(xp, x, out):
     """x min(max(x + 3, 0), 6) / 6."""
-    xp.multiply(x, xp.clip(x + 3, 0, 6) / xp.asarray(6, out.dtype), out=out)
+    xp.multiply(x, xp.clip(x + 3, 0, 6) / constant(xp, 6, out.dtype), out=out)
 
 
 hardsigmoid_p.grad(x=lambda g, x: masked((x > -3.0) & (x < 3.0), g / 6.0))

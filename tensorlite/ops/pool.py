@@ -82,9 +82,9 @@ class Grid(NamedTuple):
         room.fill(0)
         return room
 
-    def starts(self) -> tuple:
+    def starts(self, xp: Any) -> tuple:
         """Each window's first row as a column, and its first column as a row."""
-        rows, columns = (np.arange(o) * s - p for o, s, p in zip(self.out, self.stride, self.pad))
+        rows, columns = (xp.arange(o) * s - p for o, s, p in zip(self.out, self.stride, self.pad))
         return rows[:, None], columns
 
 
@@ -150,7 +150,7 @@ def max_pool2d_p(xp, x, out, out_place, *, kernel, stride, padding, dilation, ce
         xp.copyto(out, image[next(grid.taps())])
     else:
         out.fill(lowest)
-        out_place[...] = _first_places(grid)
+        out_place[...] = _first_places(xp, grid)
     wins = xp.empty(out.shape, bool)
     for k, tap in enumerate(grid.taps()):
         part = image[tap]
@@ -164,14 +164,15 @@ def max_pool2d_p(xp, x, out, out_place, *, kernel, stride, padding, dilation, ce
             else:
                 xp.copyto(out_place, k, where=wins)
             xp.maximum(out, part, out=out)
-    if x.dtype.kind == "f" and out.size and np.isnan(out.max()):  # rare: nan never is greater, and wins all the same
+    # rare: nan never is greater, and wins all the same; to ask a GPU whether there is one costs more than the loop
+    if x.dtype.kind == "f" and out.size and (xp is not np or np.isnan(out.max())):
         for k, tap in enumerate(grid.taps()):
             xp.copyto(out_place, k, where=xp.isnan(image[tap]))
 
 
-def _first_places(grid: Grid) -> Any:
+def _first_places(xp: Any, grid: Grid) -> Any:
     """The first place of each window that is not padding: where an image of -inf has its maximum."""
-    firsts = [(np.maximum(-start, 0) + d - 1) // d for start, d in zip(grid.starts(), grid.dilation)]
+    firsts = [(xp.maximum(-start, 0) + d - 1) // d for start, d in zip(grid.starts(xp), grid.dilation)]
     return (firsts[0] * grid.kernel[1] + firsts[1]) % (grid.kernel[0] * grid.kernel[1])
 
 
@@ -201,7 +202,10 @@ def pool_put_p(xp, dy, place, out, *, size, kernel, stride, padding, dilation):
     canvas = grid.canvas(xp, out)
     for k, tap in enumerate(grid.taps()):
         here = canvas[tap]
-        xp.add(here, dy, out=here, where=place == k)
+        if xp is np:
+            xp.add(here, dy, out=here, where=place == k)
+        else:  # CuPy's operations know no ``where``
+            here += xp.where(place == k, dy, 0)
     if canvas is not out:
         out[...] = canvas[grid.inside]
 
@@ -209,7 +213,7 @@ def pool_put_p(xp, dy, place, out, *, size, kernel, stride, padding, dilation):
 @primitive(name="pool_indices", torch=None)
 def pool_indices_p(xp, place, out, *, size, kernel, stride, padding, dilation):
     """Where in the image of H, W = ``size``, counted row by row, the place of each window is."""
-    rows, columns = _grid(size, out.shape, kernel, stride, padding, dilation).starts()
+    rows, columns = _grid(size, out.shape, kernel, stride, padding, dilation).starts(xp)
     i, j = xp.divmod(place.astype(np.int64), kernel[1])
     xp.add((i * dilation[0] + rows) * size[1], j * dilation[1] + columns, out=out)
 
@@ -402,7 +406,7 @@ def avg_pool2d_p(xp, x, out, *, kernel, stride, padding, ceil, include, divisor)
     xp.copyto(total, image[first])
     for tap in taps:
         total += image[tap]
-    total /= _counts(grid, include, divisor, total.dtype)
+    total /= _counts(xp, grid, include, divisor, total.dtype)
     if total is not out:
         xp.copyto(out, total, casting="unsafe")
 
@@ -412,7 +416,7 @@ def avg_pool2d_dx_p(xp, dy, out, *, size, kernel, stride, padding, ceil, include
     """The gradient of avg_pool2d with respect to its input of H, W = ``size``."""
     grid = _grid(size, dy.shape, kernel, stride, padding, (1, 1))
     canvas = grid.canvas(xp, out)
-    share = dy / _counts(grid, include, divisor, dy.dtype)
+    share = dy / _counts(xp, grid, include, divisor, dy.dtype)
     for tap in grid.taps():
         if grid.apart:
             canvas[tap] = share
@@ -422,14 +426,14 @@ def avg_pool2d_dx_p(xp, dy, out, *, size, kernel, stride, padding, ceil, include
         out[...] = canvas[grid.inside]
 
 
-def _counts(grid: Grid, include: bool, divisor: int | None, dtype: Any) -> Any:
+def _counts(xp: Any, grid: Grid, include: bool, divisor: int | None, dtype: Any) -> Any:
     """What each window's sum is divided by. Padding counts where ``include``, what lies beyond the padding never."""
     if divisor is not None:
         return dtype.type(divisor)
     sides = []
-    for start, k, n, p in zip(grid.starts(), grid.kernel, grid.size, grid.pad):
-        last = np.minimum(start + k, n + p)
-        sides.append(last - start if include else np.minimum(last, n) - np.maximum(start, 0))
+    for start, k, n, p in zip(grid.starts(xp), grid.kernel, grid.size, grid.pad):
+        last = xp.minimum(start + k, n + p)
+        sides.append(last - start if include else xp.minimum(last, n) - xp.maximum(start, 0))
     return (sides[0] * sides[1]).astype(dtype)
 
 

@@ -16,6 +16,7 @@ from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import sigmoid, tanh
+from tensorlite.ops.constants import constant
 from tensorlite.ops.join import chunk
 from tensorlite.ops.linalg import linear
 from tensorlite.ops.recurrent import (
@@ -154,7 +155,7 @@ def gru_layer_p(
     if b_hh is not None:
         xp.add(out_gates[:, size : 3 * size], b_hh[: 2 * size], out=out_gates[:, size : 3 * size])
     out_gates[:, :size] = 0 if b_hh is None else b_hh[2 * size :]
-    half = xp.asarray(0.5, x.dtype)
+    half = constant(xp, 0.5, x.dtype)
     part = xp.empty((h0.shape[0], 3 * size), x.dtype)
     new = xp.empty_like(h0)
     out_h[...] = h0

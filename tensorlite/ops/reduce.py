@@ -244,11 +244,11 @@ std.ref(lambda **kw: np.sqrt(_var(**kw)))
 
 
 # ---- extremes
-def _extreme(name: str, ufunc: str):
+def _extreme(name: str, method: str):
     @primitive(name=name)
     def extreme_p(xp, x, out, *, dim, keepdim):
         """The largest (amax) or smallest (amin) element; ties share the gradient evenly."""
-        getattr(xp, ufunc).reduce(x, axis=dim, out=out, keepdims=keepdim)
+        getattr(x, method)(axis=dim, out=out, keepdims=keepdim)
 
     @extreme_p.spec
     def _(x, *, dim, keepdim):
@@ -288,8 +288,8 @@ def _extreme(name: str, ufunc: str):
     return extreme_p, extreme
 
 
-amax_p, amax = _extreme("amax", "maximum")
-amin_p, amin = _extreme("amin", "minimum")
+amax_p, amax = _extreme("amax", "max")
+amin_p, amin = _extreme("amin", "min")
 
 
 def _a_line(x: Spec, *, dim: int | None, keepdim: bool) -> bool:
@@ -477,7 +477,14 @@ def _truth(name: str, ufunc: str):
     @primitive(name=name)
     def truth_p(xp, x, out, *, dim, keepdim):
         """Whether all, or any, elements are true."""
-        getattr(xp, ufunc).reduce(x, axis=dim, out=out, keepdims=keepdim)
+        getattr(x, name)(axis=dim, out=out, keepdims=keepdim)
+
+    @truth_p.bind
+    def _(xp, specs, outs, dim, keepdim):
+        if xp is not np:
+            return None
+        reduce = getattr(np, ufunc).reduce
+        return lambda x, out: reduce(x, dim, None, out, keepdim)
 
     truth_p.spec(lambda x, *, dim, keepdim: reduced(x, dim, keepdim, boolean))
     truth_p.nograd()

@@ -31,7 +31,7 @@ def _rows_cases(make: Any) -> Any:
 def index_select_p(xp, x, index, out, *, dim, who):
     """Rows ``index`` of dimension dim: x.shape[:dim] + index.shape + x.shape[dim+1:]."""
     wraps = who == "getitem"
-    if wraps and out.size < 4096:  # NumPy's own check costs a copy of the output, ours two passes over the index
+    if wraps and xp is np and out.size < 4096:  # NumPy's own check copies the output, ours passes twice over the index
         try:
             x.take(index, dim, out)
         except IndexError:
@@ -40,7 +40,7 @@ def index_select_p(xp, x, index, out, *, dim, who):
     else:
         places.check(index, who, dim, x.shape[dim], wraps)
         if index.size:
-            x.take(index, dim, out, "wrap" if wraps else "clip")
+            places.take(xp, x, index, dim, out, "wrap" if wraps else "clip")
 
 
 @index_select_p.spec
@@ -334,7 +334,7 @@ def embedding_p(xp, x, w, out, *, padding, by_freq):
     often the row occurs in x."""
     places.check(x, "embedding", 0, w.shape[0], False)
     if x.size:
-        w.take(x, 0, out, "clip")
+        places.take(xp, w, x, 0, out, "clip")
 
 
 @embedding_p.spec

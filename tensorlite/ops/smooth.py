@@ -20,6 +20,7 @@ from tensorlite.autograd.weak import lift
 from tensorlite.errors import DTypeError
 from tensorlite.ops.activation import sigmoid_p, tanh_p
 from tensorlite.ops.choice import clamp_p, where_p
+from tensorlite.ops.constants import constant
 from tensorlite.ops.elementwise import compiled
 from tensorlite.ops.functions import exp_p
 
@@ -240,7 +241,7 @@ def softplus_p(xp, x, out, *, beta, threshold):
     """log(1 + exp(beta * x)) / beta, and x itself where beta * x is above the threshold."""
     z = x * beta
     # log1p(exp(z)) without overflow
-    y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))) / xp.asarray(beta, x.dtype)
+    y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.abs(z)))) / constant(xp, beta, x.dtype)
     xp.copyto(out, xp.where(z > threshold, x, y))  # not in two steps: out may be x
 
 

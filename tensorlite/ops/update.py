@@ -19,6 +19,7 @@ from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor, from_array
 from tensorlite.errors import DTypeError, ShapeError
+from tensorlite.ops.constants import constant
 
 SINGLE = ("steps", "mu_products")  # kinds of one element each, in a dtype of their own
 PIECE = 65536  # elements: four arrays of a piece fit in a core's second-level cache
@@ -103,13 +104,13 @@ def by_rows(p: Any, name: str, kinds: Callable[..., int]) -> None:
 
 
 class _Scalars(dict):
-    """Constants as 0-d arrays of the dtype that computes, made once a call: half the cost of Python numbers."""
+    """Constants in the dtype that computes, made once a call."""
 
-    def __init__(self, *values: float):
-        self.values_ = values
+    def __init__(self, xp: Any, *values: Any):
+        self.xp, self.values_ = xp, values
 
     def __missing__(self, d: np.dtype) -> tuple:
-        made = self[d] = tuple(np.asarray(v, d) for v in self.values_)
+        made = self[d] = tuple(constant(self.xp, v, d) for v in self.values_)
         return made
 
 
@@ -126,7 +127,7 @@ def sgd_p(xp, lr, *tensors, momentum, dampening, weight_decay, nesterov, maximiz
     d = d + momentum b (nesterov), else b;  p = p - lr d.
     """
     add, subtract, multiply = xp.add, xp.subtract, xp.multiply
-    scalars = _Scalars(lr, momentum, 1 - dampening, weight_decay)
+    scalars = _Scalars(xp, lr, momentum, 1 - dampening, weight_decay)
     for _, (p, g, *rest) in pieces(tensors, len(tensors) // (3 if momentum else 2)):
         rate, m, keep, decay = scalars[p.dtype]
         d = g
@@ -274,7 +275,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
     tensors, steps = tensors[: -n or None], tensors[-n:] if n else ()
     rate, (beta1, beta2) = float(lr), betas
     add, subtract, multiply, sqrt = xp.add, xp.subtract, xp.multiply, xp.sqrt
-    scalars = _Scalars(1 - beta1, beta2, 1 - beta2, 1 - rate * weight_decay if decoupled else weight_decay)
+    scalars = _Scalars(xp, 1 - beta1, beta2, 1 - beta2, 1 - rate * weight_decay if decoupled else weight_decay)
     for t in steps:
         t += 1
     corrections: dict = {}  # the counts of a group are mostly equal
@@ -284,7 +285,8 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
         if key not in corrections:
             # sqrt(v / c2) + eps = (sqrt(v) + eps sqrt(c2)) / sqrt(c2): one pass less
             root = (1 - beta2 ** key[0]) ** 0.5
-            corrections[key] = np.asarray(eps * root, p.dtype), np.asarray(rate * root / (1 - beta1 ** key[0]), p.dtype)
+            sizes = eps * root, rate * root / (1 - beta1 ** key[0])
+            corrections[key] = tuple(constant(xp, v, p.dtype) for v in sizes)
         small, size = corrections[key]
         if maximize:
             g = xp.negative(g)

@@ -104,7 +104,7 @@ class Chain:
             read = [f"v{s}" if s is not None and s in self._known(n) else "Missing{}" for s in sources]
             read += [f"c{n}_{k} != 0" if c in flags else f"C(c{n}_{k})" for k, (c, _) in enumerate(held)]
             lines.append(f"    const auto v{len(self.inputs) + n} = op_{name}({', '.join(read)});")
-        lines += [f"    r{k} = put<{t}>(v{v});" for (k, t), v in zip(ys, self.results)]
+        lines += [f"    r{k} = Put<{t}>::of(v{v});" for (k, t), v in zip(ys, self.results)]
         return "\n".join([*lines, "}"])
 
     def _known(self, n: int) -> set:
@@ -283,6 +283,14 @@ def _spread_steps(sizes: list, period: int, repeat: int) -> list:
         steps.append(reached if inside >= repeat and reached < period and period > 1 else 0)
         inside *= n
     return steps[::-1]
+
+
+def _copy(specs: tuple, outs: tuple, kw: dict) -> Callable:
+    """The same elements, in another type or in another order in memory."""
+    return call_of(specs, outs, (("clone", (), (0,)),), (1,))
+
+
+cast = laid = _copy
 
 
 def _factory(name: str) -> Callable:

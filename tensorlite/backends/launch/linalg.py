@@ -84,15 +84,17 @@ def by_layout(
     epilogue: str | None = None,
     aux: bool = False,
     residual: bool = False,
+    wide: bool = False,
 ) -> Callable:
     """``run(x, w, out, bias=None, aux=None, residual=None)`` for the arrays of these specs.
 
     It is made here where the specs tell how the inputs lie, else at the first call with arrays that lie so; here
     Unsupported is raised if there is no such epilogue. ``aux`` and ``residual`` lie as ``out`` does, if they are given.
+    ``wide``: the array for ``out`` is float32 and the others are halves.
     """
     if not out.size:
         return lambda *arrays: None
-    short = out.dtype.short
+    short = "f4" if wide else out.dtype.short
     if not out.dtype.is_floating_point or not x.size:
         return tiled(short, tx, tw, out.shape)
     known: dict = {}
@@ -100,7 +102,7 @@ def by_layout(
     def find(key: tuple) -> Callable:
         run = known.get(key)
         if run is None:
-            run = known[key] = _product(key, tx, tw, out, epilogue, aux, residual)
+            run = known[key] = _product(key, tx, tw, out, epilogue, aux, residual, wide)
         return run
 
     usual = packed(x.shape), packed(w.shape)
@@ -153,11 +155,13 @@ def _readable(lay: Lay, transpose: bool = False) -> bool:
 
 
 # ---- cuBLASLt
-def _product(key: tuple, tx: bool, tw: bool, out: Any, epilogue: str | None, aux: bool, residual: bool) -> Callable:
+def _product(
+    key: tuple, tx: bool, tw: bool, out: Any, epilogue: str | None, aux: bool, residual: bool, wide: bool
+) -> Callable:
     """The product of arrays that lie so, on copies of those that cannot be read as they are."""
     x, w = key
     rows = None if tx or len(w.shape) > 2 else merged(x)  # one matrix of all rows
-    one = rows is not None or epilogue is not None or residual  # what comes after is for one matrix
+    one = rows is not None or epilogue is not None or residual or wide  # what comes after is for one matrix
     copy_w = not _readable(w, tw)
     w = packed(w.shape) if copy_w else w
     if copy_x := not _readable(rows or x, tx) or (one and rows is None):
@@ -165,11 +169,11 @@ def _product(key: tuple, tx: bool, tw: bool, out: Any, epilogue: str | None, aux
         rows = merged(x) if one else None
     try:
         if rows is not None:
-            made: Callable = _planned(rows, w, tw, out, epilogue, aux, residual)
+            made: Callable = _planned(rows, w, tw, out, epilogue, aux, residual, wide)
         else:
             made = _looped(x, w, tx, tw, out)
     except Unsupported as error:
-        if one and (epilogue or residual):
+        if epilogue or residual or wide:
             raise
         if config.DEBUG.value:
             print(f"tensorlite: {error}; linalg.cu does it")
@@ -179,7 +183,9 @@ def _product(key: tuple, tx: bool, tw: bool, out: Any, epilogue: str | None, aux
     return lambda x, w, *more: made(x.copy(order="C") if copy_x else x, w.copy(order="C") if copy_w else w, *more)
 
 
-def _planned(rows: Lay, w: Lay, tw: bool, out: Any, epilogue: str | None, aux: bool, residual: bool) -> cublas.Plan:
+def _planned(
+    rows: Lay, w: Lay, tw: bool, out: Any, epilogue: str | None, aux: bool, residual: bool, wide: bool
+) -> cublas.Plan:
     y = packed((rows.shape[0], out.shape[-1]))
     return cublas.plan(
         out.dtype.short,
@@ -191,6 +197,7 @@ def _planned(rows: Lay, w: Lay, tw: bool, out: Any, epilogue: str | None, aux: b
         aux=y if aux else None,
         residual=y if residual else None,
         device=out.device.index,
+        wide=wide,
     )
 
 

@@ -17,48 +17,62 @@ from tensorlite.backends.launch.linalg import SUMS, THREADS, TILE, by_layout, co
 ACTS = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3, "gelu": 4, "gelu_tanh": 5}  # as in linear_act.cu
 IN_EPILOGUE = ("gelu_tanh",)
 AUX_STEP = 8  # elements by which the rows of what gelu keeps must be apart
-MOST_ROWS, MOST_PARTS = 4096, 256  # blocks along y
+MOST_ROWS, MOST_PARTS, ROWS_OF_PART = 4096, 256, 64  # blocks along y, rows that one of them sums at least
 
 
-def variant(short: str, act: str | None) -> dict:
-    """The macros of linear_act.cu for a dtype and an activation."""
-    return {"ELEM": CTYPES[short], "WIDE": SUMS[short], "ACT": ACTS[act]}
+def variant(short: str, wide: bool = False) -> dict:
+    """The macros of linear_act.cu for a dtype; ``wide``: for a product in float32."""
+    return {"ELEM": CTYPES[short], "WIDE": SUMS[short], "FROM": "float" if wide else CTYPES[short]}
 
 
 _ALL = {name: Needs(block=256, blocks=4) for name in ("finish", "act_dx", "add_parts")}
-VARIANTS = [Variant(defines=variant(t, act), kernels=_ALL) for t in SUMS for act in ACTS]
+VARIANTS = [Variant(defines=variant(t), kernels=_ALL) for t in SUMS]
+VARIANTS += [Variant(defines=variant(t, wide=True), kernels=_ALL) for t in ("f2", "bf2")]
 
 
 def linear_act(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """act(x @ w.T + b); b may be None."""
     x, w, b = specs
     (out,), act = outs, kw["act"]
-    product, finish = with_bias(specs, out), finisher(out, act)
-
-    def apart(x: Any, w: Any, out: Any, b: Any) -> None:
-        product(x, w, out, b)
-        finish(out, None, None, out)
-
-    run = apart
+    run = _apart(specs, out, act)
     if act in IN_EPILOGUE and x.size:
-        run = in_epilogue(lambda: by_layout(x, w, out, tw=True, epilogue=_named(act, b)), apart)
+        run = in_epilogue(lambda: by_layout(x, w, out, tw=True, epilogue=_named(act, b)), run)
     return lambda x, w, b, out: run(x, w, out, b)
 
 
 def linear_gelu(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """gelu(x @ w.T + b) and x @ w.T + b."""
     x, w, b = specs
-    (out, pre), act = outs, kw["act"]
-    product, finish = with_bias(specs, pre), finisher(out, act)
-
-    def apart(x: Any, w: Any, out: Any, b: Any, pre: Any) -> None:
-        product(x, w, pre, b)
-        finish(pre, None, None, out)
-
-    run = apart
+    (out, _), act = outs, kw["act"]
+    run = _apart(specs, out, act)
     if act in IN_EPILOGUE and x.size and out.shape[-1] % AUX_STEP == 0:
-        run = in_epilogue(lambda: by_layout(x, w, out, tw=True, epilogue=_named(f"{act}_aux", b), aux=True), apart)
+        run = in_epilogue(lambda: by_layout(x, w, out, tw=True, epilogue=_named(f"{act}_aux", b), aux=True), run)
     return lambda x, w, b, out, pre: run(x, w, out, b, pre)
+
+
+def _apart(specs: tuple, out: Any, act: str) -> Callable:
+    """``run(x, w, out, b, pre=None)`` in two passes. What is rounded is rounded once, as on the CPU.
+
+    relu gives the same bits before and after rounding; for the others the product of halves comes in float32.
+    """
+    x, w, _ = specs
+    if out.dtype.is_half and act != "relu":
+        product, finish = by_layout(x, w, out, tw=True, wide=True), finisher(out, act, wide=True)
+
+        def run(x: Any, w: Any, out: Any, b: Any, pre: Any = None) -> None:
+            y = launch.empty(out.shape, "f4")
+            product(x, w, y)
+            finish(y, contiguous(b), pre, out)
+
+        return run
+    product, finish = with_bias(specs, out), finisher(out, act)
+
+    def in_place(x: Any, w: Any, out: Any, b: Any, pre: Any = None) -> None:
+        y = out if pre is None else pre
+        product(x, w, y, b)
+        finish(y, None, None, out)
+
+    return in_place
 
 
 def linear_add(specs: tuple, outs: tuple, kw: dict) -> Callable:
@@ -82,35 +96,35 @@ def act_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
     dx, db = outs
     if not db.size:
         return lambda *arrays: None
-    cols = dx.shape[-1]
-    rows = dx.size // cols
-    module = launch.load("linear_act", **variant(dx.dtype.short, kw["act"]))
-    parts = max(1, min(math.ceil(rows / 64), MOST_PARTS))
-    kernel, add = module.kernel("act_dx", "PPPPPqqq"), module.kernel("add_parts", "PPqq")
+    cols, act = dx.shape[-1], ACTS[kw["act"]]
+    rows, short = dx.size // cols, dx.dtype.short
+    module = launch.load("linear_act", **variant(short))
+    parts = max(1, min(math.ceil(rows / ROWS_OF_PART), MOST_PARTS))
+    kernel, add = module.kernel("act_dx", "PPPPPiqqq"), module.kernel("add_parts", "PPqq")
     across, chunk = math.ceil(cols / TILE), math.ceil(rows / parts)
-    wide = "f8" if dx.dtype.short == "f8" else "f4"
+    sums = "f8" if short == "f8" else "f4"
 
     def run(dy: Any, s: Any, dx: Any, db: Any) -> None:
         dy, s = contiguous(dy), contiguous(s)
         if parts == 1:
-            kernel((across, 1), THREADS, dy, s, dx, db, None, rows, cols, chunk)
+            kernel((across, 1), THREADS, dy, s, dx, db, None, act, rows, cols, chunk)
         else:
-            scratch = launch.empty((parts, cols), wide)
-            kernel((across, parts), THREADS, dy, s, dx, None, scratch, rows, cols, chunk)
+            scratch = launch.empty((parts, cols), sums)
+            kernel((across, parts), THREADS, dy, s, dx, None, scratch, act, rows, cols, chunk)
             add((across,), THREADS, scratch, db, parts, cols)
 
     return run
 
 
-def finisher(out: Any, act: str | None = None) -> Callable:
-    """``finish(y, bias, residual, out)``: out = act(y + bias + residual), where y may be out; None leaves one out."""
+def finisher(out: Any, act: str | None = None, wide: bool = False) -> Callable:
+    """``finish(y, bias, pre, out)``: pre = y + bias, out = act(pre); pre and out may be y, None leaves one out."""
     if not out.size:
         return lambda *arrays: None
-    cols = out.shape[-1]
+    cols, code = out.shape[-1], ACTS[act]
     rows = out.size // cols
-    kernel = launch.load("linear_act", **variant(out.dtype.short, act)).kernel("finish", "PPPPqq")
+    kernel = launch.load("linear_act", **variant(out.dtype.short, wide)).kernel("finish", "PPPPiqq")
     grid = math.ceil(cols / TILE), min(math.ceil(rows / TILE), MOST_ROWS)
-    return lambda y, bias, residual, out: kernel(grid, THREADS, y, bias, residual, out, rows, cols)
+    return lambda y, bias, pre, out: kernel(grid, THREADS, y, bias, pre, out, code, rows, cols)
 
 
 def _named(epilogue: str, b: Any) -> str:

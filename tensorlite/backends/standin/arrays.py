@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,13 @@ class ndarray:
         if self.size == 1:
             return bool(self._value())
         if not self.size:
-            raise ValueError("The truth value of an empty array is ambiguous. Use `array.size > 0`")
+            warnings.warn(
+                "The truth value of an empty array is ambiguous. Returning False, but in future this will result in "
+                "an error. Use `array.size > 0` to check that an array is not empty.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return False
         raise ValueError("The truth value of an array with more than one element is ambiguous. Use a.any() or a.all()")
 
     __int__ = lambda self: int(self._value())

@@ -524,7 +524,7 @@ def _reshape(self: ndarray, *shape: Any, order: str = "C", copy: Any = None) -> 
 
 def _transpose(self: ndarray, *axes: Any) -> ndarray:
     axes = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-    return NAMES["transpose"](self, axes or None)
+    return NAMES["transpose"](self, None if axes is None or not len(axes) else tuple(axes))
 
 
 def _flatten(self: ndarray, order: str = "C") -> ndarray:

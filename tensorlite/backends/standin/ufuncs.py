@@ -64,7 +64,9 @@ _AT = {  # name -> dtypes that have an atomic operation
     "bitwise_or": "i4 i8 u4 u8",
     "bitwise_xor": "i4 i8 u4 u8",
 }
-_COMPARISONS = frozenset(["equal", "greater", "greater_equal", "less", "less_equal", "not_equal"])
+# beside an integer array, a Python integer keeps its own type here: it may be out of the array's range
+_OWN_INTEGERS = frozenset(name for name, loops in LOOPS.items() if loops == _COMPARE)
+_NOT_BOOL = frozenset(("negative", "positive", "subtract"))
 _PYTHON = {bool: np.dtype(bool), int: np.dtype(np.int64), float: np.dtype(np.float64)}
 
 
@@ -98,18 +100,19 @@ class ufunc:
         """The types of inputs and outputs: CuPy's own rule, the first loop that everything can be cast to."""
         if dtype is not None:
             for loop in self._loops:
-                if all(t == dtype for t in loop[1]):
-                    return loop
+                of_integers = self.__name__ in ("divide", "true_divide") and loop[0][0].kind in "iu"
+                if all(t == dtype for t in loop[1]) and not of_integers:
+                    return self._valid(loop)
             raise TypeError(f"Wrong type ({dtype}) of arguments for {self.name}")
         types: list = []
         weak: list = []
         for x in ins:
             python = _PYTHON.get(type(x))
+            if type(x) is int and x >= 1 << 63:
+                python = np.dtype(np.uint64)
             types.append(python if python is not None else x.dtype)
             weak.append(type(x) if type(x) in (int, float) else False)
-        if type(ins[0]) is int and ins[0] >= 1 << 63:
-            types[0] = np.dtype(np.uint64)
-        if self.__name__ in _COMPARISONS and self.nin == 2:
+        if self.__name__ in _OWN_INTEGERS:
             for a, b in ((0, 1), (1, 0)):
                 if weak[a] is int and weak[b] is False and types[b].kind in "iu":
                     weak[a] = False
@@ -119,8 +122,13 @@ class ufunc:
             weak = [False] * len(ins)
         for loop in self._loops:
             if all(np.can_cast(t, to) or (w and _keeps(w, to)) for t, w, to in zip(types, weak, loop[0])):
-                return loop
+                return self._valid(loop)
         raise TypeError(f"Wrong type ({tuple(types)}) of arguments for {self.name}")
+
+    def _valid(self, loop: tuple) -> tuple:
+        if self.__name__ in _NOT_BOOL and loop[0][0] == np.bool_:
+            raise TypeError(f"{self.name}: not of bool; wanted another operation, such as logical_not or bitwise_xor")
+        return loop
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         out, dtype = kwargs.pop("out", None), kwargs.pop("dtype", None)
@@ -267,9 +275,18 @@ for _sign, _name in {
     if _sign != "divmod":
         setattr(ndarray, f"__i{_sign}__", _in_place(_name))
 ndarray.__pow__ = _power  # type: ignore[attr-defined]
-for _sign, _name in dict(
-    lt="less", le="less_equal", eq="equal", ne="not_equal", gt="greater", ge="greater_equal"
-).items():
+for _sign, _name in dict(lt="less", le="less_equal", gt="greater", ge="greater_equal").items():
     setattr(ndarray, f"__{_sign}__", _operator(_name))
+
+
+def _equal(x: ndarray, y: Any) -> Any:
+    return fresh(np.zeros(x.shape, bool)) if y is None else _operator("equal")(x, y)
+
+
+def _not_equal(x: ndarray, y: Any) -> Any:
+    return fresh(np.ones(x.shape, bool)) if y is None else _operator("not_equal")(x, y)
+
+
+ndarray.__eq__, ndarray.__ne__ = _equal, _not_equal  # type: ignore[method-assign,assignment]
 for _sign, _name in dict(neg="negative", pos="positive", abs="absolute", invert="invert").items():
     setattr(ndarray, f"__{_sign}__", lambda x, name=_name: UFUNCS[name](x))
