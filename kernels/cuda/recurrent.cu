@@ -60,7 +60,7 @@ TL_DEVICE C weight(const T* w, int hidden, int u, int r, int k) {
 }
 
 // The weights as rows of `pitch` elements, zeros behind the last: for blocks that read them from memory every step.
-extern "C" __global__ void __launch_bounds__(THREADS) pack(const T* w, C* out, int hidden, int pitch) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) pack(const T* w, C* out, int hidden, int pitch) {
     const long long n = static_cast<long long>(ROWS) * hidden * pitch;
     grid_stride(n, [&](long long i) {
         const long long row = i / pitch;
@@ -279,7 +279,7 @@ TL_DEVICE int clamp_to(int v, int high) { return v < 0 ? 0 : v < high ? v : high
 #if !BACK
 // gates come as x W_ih^T (of a GRU: its columns 1 to 3; of a plain layer: y), and leave as what the gradient wants.
 // `state` (batch, hidden): c from step to step, in C.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     forward(T* gates, T* cells, T* y, T* h_n, T* c_n, C* state, const T* h0, const T* c0, const void* w, const T* b_ih,
             const T* b_hh, C* exchange, unsigned* flags, const int* starts, const int* counts, int steps, int batch,
             int reverse, long long step_rows, long long batch_rows, int hidden, int units_of, int slice, int tile,
@@ -383,7 +383,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #else
 // d (rows, KEPT hidden): the gradients before the gates; `before` (rows, hidden) or null: the state each step began
 // with; `kept` is y, of an LSTM the cells. `state` (batch, hidden): an LSTM's gradient of c, what a GRU's h passes on.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     backward(T* d, T* before, T* out_h0, T* out_c0, C* state, const T* gates, const T* kept, const T* h0, const T* c0,
              const T* dy, const T* dh, const T* dc, const void* w, C* exchange, unsigned* flags, const int* starts,
              const int* counts, int steps, int batch, int reverse, long long step_rows, long long batch_rows,

@@ -110,6 +110,7 @@ def _dx_around(compiled, xp, x, h0, *arrays, reverse, batch_first, want):
     compiled(*dense(x, h0, *arrays))
 
 
+gru_layer_dx_p.op.on_host = (6,)  # sizes
 gru_layer_dx_p.kernel("cpu", "gru_layer_dx", when=worth_packing, around=_dx_around)
 gru_layer_dx_p.kernel("cuda", "recurrent.gru_layer_dx", "f2 bf2 f4 f8", formats=ANY)
 
@@ -185,6 +186,7 @@ def _around(compiled, xp, x, h0, *arrays, reverse, batch_first):
     compiled(*dense(x, h0, *arrays))
 
 
+gru_layer_p.op.on_host = (6,)  # sizes
 gru_layer_p.kernel("cpu", "gru_layer", when=worth_packing, around=_around)
 gru_layer_p.kernel("cuda", "recurrent.gru_layer", "f2 bf2 f4 f8", formats=ANY)
 

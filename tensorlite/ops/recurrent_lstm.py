@@ -111,6 +111,7 @@ def _dx_fits(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants) -> b
     return w_hr is None and worth_packing(x)
 
 
+lstm_layer_dx_p.op.on_host = (8,)  # sizes
 lstm_layer_dx_p.kernel("cpu", "lstm_layer_dx", when=_dx_fits, around=_dx_around)
 lstm_layer_dx_p.kernel(
     "cuda",
@@ -189,6 +190,7 @@ def _fits(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants) -> bool:
     return w_hr is None and worth_packing(x)
 
 
+lstm_layer_p.op.on_host = (8,)  # sizes
 lstm_layer_p.kernel("cpu", "lstm_layer", when=_fits, around=_around)
 lstm_layer_p.kernel(
     "cuda",

@@ -8,24 +8,23 @@ How the steps are spread over the GPU is worked out by recurrent_plan.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from tensorlite.backends import cublas, launch
 from tensorlite.backends.launch import CTYPES, Needs, Variant
+from tensorlite.backends.launch.column_sum import column_sums, compute
 from tensorlite.backends.launch.linalg import contiguous, tiled
 from tensorlite.backends.launch.recurrent_plan import GATES, THREADS, Plan, device_limits, plan_of
+from tensorlite.errors import ShapeError
 
 CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
 NUMBERS = "iiiqqiiiiii"  # steps, batch, reverse, steps between rows, sizes of the plan
 FORWARD, BACKWARD = "P" * 15 + NUMBERS, "P" * 17 + NUMBERS
 MOST_WALKS = 64  # of packed sequences that are kept on the GPU
-
-
-def compute(short: str) -> str:
-    """The dtype of numpy in which a kernel computes."""
-    return "f8" if short == "f8" else "f4"
 
 
 def defines(cell: str, short: str, back: bool, plan: Plan) -> dict:
@@ -41,29 +40,40 @@ class Walks:
     def __init__(self, name: str, rows: int, batch: int):
         self.name, self.rows, self.batch, self._known = name, rows, batch, {}
 
-    def __call__(self, sizes: Any) -> Any:
+    def __call__(self, sizes: Any) -> tuple:
+        from tensorlite.backends import cuda
+
+        if sizes is None:
+            return None, None
+        if not isinstance(sizes, np.ndarray):  # usually they are on the CPU
+            sizes = cuda.arrays().asnumpy(sizes)
         key = sizes.tobytes()
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= MOST_WALKS:
                 self._known.clear()
-            found = self._known[key] = self._upload(sizes)
+            found = self._known[key] = self._upload(sizes.tolist())
         return found
 
-    def _upload(self, sizes: Any) -> tuple:
+    def _upload(self, sizes: list) -> tuple:
         from tensorlite.backends import cuda
 
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        both = cuda.arrays().asarray(np.stack([starts, sizes]).astype(np.int32))
+        ends = list(accumulate(sizes))
+        falls = all(0 < b <= a for a, b in zip([self.batch, *sizes], sizes))
+        if ends[-1] != self.rows or sizes[0] != self.batch or not falls:
+            raise ShapeError(
+                f"{self.name}: batch_sizes {sizes} for {self.rows} rows of x and {self.batch} of state; wanted "
+                "sizes that begin with the rows of state, never grow, are not 0 and sum to the rows of x"
+            )
+        both = cuda.arrays().asarray(np.array([[0, *ends[:-1]], sizes], np.int32))
         return both[0], both[1]
 
 
-def _walk(x: Any, sizes: Any, batch: int, batch_first: bool, rows: int) -> tuple:
-    """(steps, its rows apart, samples' rows apart) and what gives the arrays of packed sequences."""
-    if sizes is None:
-        steps = x.shape[1 if batch_first else 0]
-        return (steps, *((1, steps) if batch_first else (batch, 1))), lambda sizes: (None, None)
-    return (sizes.shape[0], 0, 1), Walks("", rows, batch)
+def _apart(x: Any, sizes: Any, batch: int, batch_first: bool) -> tuple:
+    """Steps; rows from a step to the next and from a sample to the next."""
+    if sizes is not None:
+        return sizes.shape[0], 0, 1
+    return (x.shape[1], 1, x.shape[1]) if batch_first else (x.shape[0], batch, 1)
 
 
 # ---- products of matrices
@@ -83,25 +93,6 @@ def product(a: Any, b: Any, out: Any, *, ta: bool = False, tb: bool = False) -> 
         tiled(dtypes.dtype.of_numpy[out.dtype].short, ta, tb, out.shape)(a, b, whole)
         if whole is not out:
             out[...] = whole
-
-
-def column_sums(short: str, rows: int, columns: int) -> Callable:
-    """``run(x, out)``: the sums of the columns of x (rows, columns)."""
-    wide, parts = compute(short), max(1, min(64, rows // 128))
-    types = dict(SUM=CTYPES[wide])
-    load = lambda a, b: launch.load("column_sum", FROM=CTYPES[a], TO=CTYPES[b], **types).kernel("column_sum", "PPqiqi")
-    whole, first, last = load(short, short), load(short, wide), load(wide, short)
-    blocks = -(-columns // 32)
-
-    def run(x: Any, out: Any) -> None:
-        if parts == 1:
-            whole((blocks,), (256,), x, out, rows, columns, columns, 1)
-            return
-        some = launch.empty((parts, columns), wide)
-        first((blocks, parts), (256,), x, some, rows, columns, columns, parts)
-        last((blocks,), (256,), some, out, parts, columns, columns, 1)
-
-    return run
 
 
 # ---- the steps
@@ -156,11 +147,11 @@ def _forward(cell: str, specs: tuple, outs: tuple, kw: dict) -> Callable:
     rows = outs[0].size // hidden
     if not rows:
         return lambda x, h0, c0, *more: None
-    (steps, *apart), walks = _walk(x, sizes, batch, kw["batch_first"], rows)
-    numbers = (steps, batch, int(kw["reverse"]), *apart)
+    steps, *apart = _apart(x, sizes, batch, kw["batch_first"])
+    numbers, walks = (steps, batch, int(kw["reverse"]), *apart), Walks(f"{cell}_layer", rows, batch)
     run = Steps(cell, short, batch, hidden, False)
 
-    def call(x, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells) -> None:  # noqa: ANN001
+    def call(x, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells) -> None:
         x, h0, c0, w_ih, w_hh, b_ih, b_hh = map(contiguous, (x, h0, c0, w_ih, w_hh, b_ih, b_hh))
         pre = y.reshape(rows, hidden) if gates is None else gates[:, hidden:] if cell == "gru" else gates
         product(x.reshape(rows, -1) if x.size else x.reshape(rows, 0), w_ih, pre, tb=True)
@@ -175,7 +166,7 @@ def lstm_layer(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """y, h_n, c_n, gates and cells of an LSTM without projection."""
     run = _forward("lstm", specs, outs, kw)
 
-    def call(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, y, h_n, c_n, gates, cells) -> None:  # noqa: ANN001
+    def call(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, y, h_n, c_n, gates, cells) -> None:
         run(x, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells)
 
     return call
@@ -185,7 +176,7 @@ def gru_layer(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """y, h_n and gates of a GRU."""
     run = _forward("gru", specs, outs, kw)
 
-    def call(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, gates) -> None:  # noqa: ANN001
+    def call(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, gates) -> None:
         run(x, h0, None, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, None, gates, None)
 
     return call
@@ -195,7 +186,7 @@ def rnn_layer(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """y and h_n of a plain layer."""
     run = _forward(kw["nonlinearity"], specs, outs, kw)
 
-    def call(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n) -> None:  # noqa: ANN001
+    def call(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n) -> None:
         run(x, h0, None, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, None, None, None)
 
     return call
@@ -206,12 +197,12 @@ def _backward(cell: str, specs: tuple, kept: Any, sizes: Any, kw: dict) -> Calla
     x, h0 = specs[:2]
     short, (batch, hidden) = x.dtype.short, h0.shape
     rows = kept.size // hidden
-    (steps, *apart), walks = _walk(x, sizes, batch, kw["batch_first"], rows)
-    numbers = (steps, batch, int(kw["reverse"]), *apart)
+    steps, *apart = _apart(x, sizes, batch, kw["batch_first"])
+    numbers, walks = (steps, batch, int(kw["reverse"]), *apart), Walks(f"{cell}_layer", rows, batch)
     run = Steps(cell, short, batch, hidden, True)
     width = hidden * (4 if cell in ("lstm", "gru") else 1)
 
-    def call(h0, c0, w_hh, gates, kept, sizes, dy, dh, dc, out_h0, out_c0, before) -> tuple:  # noqa: ANN001
+    def call(h0, c0, w_hh, gates, kept, sizes, dy, dh, dc, out_h0, out_c0, before) -> tuple:
         given = map(contiguous, (gates, kept, h0, c0, dy, dh, dc))
         d = launch.empty((rows, width), h0.dtype)
         earlier = launch.empty((rows, hidden), h0.dtype) if before else None
@@ -232,8 +223,8 @@ def _nothing(outs: tuple) -> Callable:
     return call
 
 
-def _products(want: tuple, x: Any, hidden: int, width: int, short: str) -> Callable:
-    """``run(d_x, d_h, before, x, w_ih, out, out_w_ih, out_w_hh)``: gradients by x, w_ih, w_hh, from those before gates."""
+def _products(want: tuple, x: Any) -> Callable:
+    """``run(to_x, to_h, before, x, w_ih, out, out_w_ih, out_w_hh)``: the gradients by x, w_ih and w_hh."""
     rows, inner = x.size // x.shape[-1] if x.shape[-1] else 0, x.shape[-1]
 
     def run(to_x: Any, to_h: Any, before: Any, x: Any, w_ih: Any, out: Any, out_w_ih: Any, out_w_hh: Any) -> None:
@@ -254,10 +245,10 @@ def lstm_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
         return _nothing(outs)
     short, hidden = x.dtype.short, h0.shape[1]
     run = _backward("lstm", specs, cells, specs[8], kw)
-    rest = _products((want[0], want[3], want[4]), x, hidden, 4 * hidden, short)
+    rest = _products((want[0], want[3], want[4]), x)
     sums = column_sums(short, cells.shape[0], 4 * hidden)
 
-    def call(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc, *outs) -> None:  # noqa: ANN001
+    def call(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc, *outs) -> None:
         out, out_h0, out_c0, out_w_ih, out_w_hh, out_b, _ = outs
         firsts = out_h0 if want[1] else None, out_c0 if want[2] else None
         d, before = run(h0, c0, w_hh, gates, cells, sizes, dy, dh, dc, *firsts, want[4])
@@ -275,10 +266,10 @@ def rnn_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
         return _nothing(outs)
     short, hidden = x.dtype.short, h0.shape[1]
     run = _backward(kw["nonlinearity"], specs, y, specs[5], kw)
-    rest = _products((want[0], want[2], want[3]), x, hidden, hidden, short)
+    rest = _products((want[0], want[2], want[3]), x)
     sums = column_sums(short, y.size // hidden, hidden)
 
-    def call(x, h0, w_ih, w_hh, y, sizes, dy, dh, out, out_h0, out_w_ih, out_w_hh, out_b) -> None:  # noqa: ANN001
+    def call(x, h0, w_ih, w_hh, y, sizes, dy, dh, out, out_h0, out_w_ih, out_w_hh, out_b) -> None:
         d, before = run(h0, None, w_hh, None, y, sizes, dy, dh, None, out_h0 if want[1] else None, None, want[3])
         rest(d, d, before, x, w_ih, out, out_w_ih, out_w_hh)
         if want[4]:
@@ -294,10 +285,10 @@ def gru_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
         return _nothing(outs)
     short, hidden = x.dtype.short, h0.shape[1]
     run = _backward("gru", specs, y, specs[6], kw)
-    rest = _products((want[0], want[2], False), x, hidden, 4 * hidden, short)
+    rest = _products((want[0], want[2], False), x)
     sums = column_sums(short, y.size // hidden, 4 * hidden)
 
-    def call(x, h0, w_ih, w_hh, gates, y, sizes, dy, dh, *outs) -> None:  # noqa: ANN001
+    def call(x, h0, w_ih, w_hh, gates, y, sizes, dy, dh, *outs) -> None:
         out, out_h0, out_w_ih, out_w_hh, out_b_ih, out_b_hh = outs
         d, before = run(h0, None, w_hh, gates, y, sizes, dy, dh, None, out_h0 if want[1] else None, None, want[3])
         rest(d[:, hidden:], None, None, x, w_ih, out, out_w_ih, None)
@@ -313,3 +304,32 @@ def gru_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
                 out_b_hh[: 2 * hidden], out_b_hh[2 * hidden :] = total[hidden : 3 * hidden], total[:hidden]
 
     return call
+
+
+# ---- what the tests compile
+SAMPLES = [  # cell, backward, dtype, batch, hidden
+    *((cell, back, "f4", 128, 64) for cell in CELLS for back in (False, True)),
+    *((cell, back, short, 16, 256) for cell, short in (("lstm", "bf2"), ("gru", "f2")) for back in (False, True)),
+    *((cell, back, "f4", batch, 512) for batch in (16, 128) for cell in ("lstm", "gru") for back in (False, True)),
+    *(("lstm", back, "f8", 16, 96) for back in (False, True)),
+    *((cell, back, "f4", 1000, 1500) for cell in ("lstm", "tanh") for back in (False, True)),
+]
+LIMITS = {("80", "90a", "100", "120"): (108, 99 << 10), ("90a", "100"): (132, 227 << 10)}
+
+
+@cache
+def _variants() -> list[Variant]:
+    found = {}
+    for archs, limits in LIMITS.items():
+        for cell, back, short, batch, hidden in SAMPLES:
+            plan = plan_of(cell, back, np.dtype(compute(short)).itemsize, batch, hidden, *limits)
+            macros = defines(cell, short, back, plan)
+            kernels = {"backward" if back else "forward": Needs(THREADS, plan.shared), "pack": Needs(THREADS)}
+            found.setdefault(tuple(macros.items()), Variant(macros, kernels, archs))
+    return list(found.values())
+
+
+def __getattr__(name: str) -> Any:
+    if name == "VARIANTS":  # worked out for those who ask
+        return _variants()
+    raise AttributeError(f"recurrent: no kernel {name!r}")

@@ -152,7 +152,9 @@ def _spread(
                     mine = -(-unit_tiles // wu)
                     jobs = mine * -(-tiles * wk * wu // WARPS) * passes
                     held = rows * ur * chunks * v * mine * itemsize // 4
-                    for where in (REGISTERS, SHARED, MEMORY):
+                    for where in (REGISTERS, SHARED, MEMORY):  # the first that has room
+                        if where != FORCED.get("where", where):
+                            continue
                         if where == REGISTERS and held > MOST_HELD:
                             continue
                         weights = rows * units * pitch if where == SHARED else 0
