@@ -159,6 +159,8 @@ def _spread(
                             continue
                         weights = rows * units * pitch if where == SHARED else 0
                         for staged in (True,) if groups == 1 else (True, False):
+                            if staged != FORCED.get("staged", staged):
+                                continue
                             states = pitch * (2 * size if groups == 1 else tile if staged else 0)
                             parts = (states, -(-sums // v) * v, -(-biases // v) * v, weights)
                             if sum(parts) * itemsize > room:
