@@ -101,7 +101,8 @@ QUICK = [
     ("lstm", "packed, reverse", tl.float32, dict(where=SHARED, groups=2)),
     ("gru", "batch first", tl.float32, dict(where=MEMORY, groups=4, staged=False)),
     ("tanh", "reverse", tl.float64, {}),
-    ("relu", "packed", tl.bfloat16, dict(groups=2)),
+    ("lstm", "packed", tl.bfloat16, dict(groups=2)),
+    ("gru", "reverse", tl.float16, {}),
 ]
 
 
@@ -124,7 +125,8 @@ def test_every_spread(spread, cell, fields):
 @pytest.mark.parametrize("kind", [tl.float16, tl.bfloat16, tl.float64], ids=str)
 @pytest.mark.parametrize("cell", LAYERS)
 def test_every_type(spread, cell, kind):
-    for fields in ({}, dict(groups=2)):
+    wheres = [dict(where=w, mma=m) for w in (SHARED, MEMORY) for m in (True, False)] if kind.is_half else []
+    for fields in ({}, dict(groups=2), *wheres):
         spread(**fields)
         for way in WAYS:
             agree(cell, way, kind)
@@ -284,13 +286,26 @@ def test_second_order(spread):
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("blocks, shared", [(132, 227 << 10), (170, 99 << 10), (16, 99 << 10)])
 def test_every_size_has_a_plan_that_fits(cell, back, blocks, shared):
-    for itemsize, batch, hidden in ((4, 1, 1), (4, 3, 20), (8, 77, 129), (4, 128, 1024), (4, 4096, 513), (8, 2, 20000)):
+    for itemsize, batch, hidden in (
+        (2, 5, 9),
+        (2, 128, 512),
+        (2, 9, 30000),
+        (4, 1, 1),
+        (4, 3, 20),
+        (8, 77, 129),
+        (4, 128, 1024),
+        (4, 4096, 513),
+        (8, 2, 20000),
+    ):
         p = plan_of(cell, back, itemsize, batch, hidden, blocks, shared)
         assert p.shared <= shared and p.groups * p.slices <= blocks
         assert p.groups * p.units >= hidden > (p.groups - 1) * p.units and p.slices * p.slice >= batch
         assert p.slice % p.tile == 0 == p.tile % p.rb and p.tile * p.units <= p.pairs * recurrent_plan.THREADS
-        assert p.kl * p.wk * p.chunks * (16 // itemsize) <= p.pitch
-        if p.where == REGISTERS:
+        assert p.mma or p.kl * p.wk * p.chunks * (16 // itemsize) <= p.pitch
+        if p.mma:
+            assert p.nu * p.wu * 16 >= p.units * (1 if back else recurrent_plan.GATES[cell]) and p.rb % 8 == 0
+            assert 16 * p.wk * p.chunks <= p.pitch - 8 and p.pitch // 8 % 2
+        elif p.where == REGISTERS:
             unit_tiles = -(-p.units * p.kl // (32 * p.ur))
             assert p.nu * p.wu >= unit_tiles and p.nk == p.chunks
 

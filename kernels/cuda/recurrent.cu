@@ -13,9 +13,13 @@
 // (and 4 R of weights, unless they are in registers) for 4 R RB FMAs. Exchange: slice x H x 4 bytes from L2, and the
 // way there and back, about 1500 cycles. Sums have a fixed order: the same bits every run.
 //
+// MMA: f16 and bf16 by tensor cores, with h and d rounded to them for the sum, as they are where they are kept. A warp
+// has NU x 16 rows and RB samples at a time; weights are fragments in registers, or come by ldmatrix. Floor of a step and
+// a block: units x gates x H x slice / 1024 cycles, padded to 16 rows and 8 samples.
+//
 // Macros: CELL (0 LSTM, 1 GRU, 2 tanh, 3 ReLU), BACK, ELEM and SUM (T and C: stored and computed type), KL, WK, WU (warps on other
 // units), UR, RB, PAIRS (samples x units that a thread finishes), ALONE, STAGED (states come to shared memory before
-// they are used), WHERE the weights are (0 memory, 1 shared memory, 2 registers: NK vectors of NU tiles).
+// they are used), WHERE the weights are (0 memory, 1 shared memory, 2 registers: NK vectors of NU tiles), MMA.
 #include "recurrent.cuh"
 
 typedef ELEM T;
@@ -26,6 +30,11 @@ constexpr int GATES = CELL == 0 ? 4 : CELL == 1 ? 3 : 1;  // rows of weights a u
 constexpr int KEPT = CELL == 0 || CELL == 1 ? 4 : 1;      // numbers of d, and of the gates that are kept, a unit
 constexpr int BIASES = CELL == 1 ? 4 : GATES;
 constexpr int ROWS = BACK ? 1 : GATES, R = ROWS * UR;
+#if MMA
+typedef T S;  // of the states that are summed over
+#else
+typedef C S;
+#endif
 constexpr int V = 16 / sizeof(C), UL = 32 / KL, WB = WARPS / (WK * WU), STRIDE = KL * WK * V;
 static_assert(WB >= 1 && WB * WK * WU == WARPS, "8 warps");
 
@@ -60,16 +69,21 @@ TL_DEVICE C weight(const T* w, int hidden, int u, int r, int k) {
 }
 
 // The weights as rows of `pitch` elements, zeros behind the last: for blocks that read them from memory every step.
-extern "C" __global__ void __launch_bounds__(THREADS, 1) pack(const T* w, C* out, int hidden, int pitch) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) pack(const T* w, S* out, int hidden, int pitch) {
     const long long n = static_cast<long long>(ROWS) * hidden * pitch;
     grid_stride(n, [&](long long i) {
         const long long row = i / pitch;
-        out[i] = weight(w, hidden, static_cast<int>(row % hidden), static_cast<int>(row / hidden),
-                        static_cast<int>(i % pitch));
+        put(out + i, weight(w, hidden, static_cast<int>(row % hidden), static_cast<int>(row / hidden),
+                            static_cast<int>(i % pitch)));
     });
 }
 
 // ---- the sum
+struct Sizes {
+    int hidden, units, slice, tile, pitch, chunks;  // chunks: what each warp takes of the inner index
+};
+
+#if !MMA
 // Sums v[0 .. N) over 2 x BITS neighbouring lanes; while N is even each half of the lanes keeps half of the values.
 // The lane is left with the sums from number `first` on; `mine` where no other lane has the same.
 template <int N, int BITS>
@@ -103,10 +117,6 @@ struct Lane {
         k = (wk * KL + lane % KL) * V, unit = lane / KL;
     }
     __device__ __forceinline__ int of(int tile, int ur) const { return (tile * UR + ur) * UL + unit; }
-};
-
-struct Sizes {
-    int hidden, units, slice, tile, pitch, chunks;  // chunks: vectors of the inner index that each lane takes
 };
 
 // The sums of `m` samples whose states lie `pitch` apart, into sums (WK, ROWS, tile, units).
@@ -224,26 +234,137 @@ struct Product {
     }
 };
 
+#else
+// The same by tensor cores: rows of weights, r x units + u, by the 16; samples by the 8, NB times; k by the 16.
+TL_DEVICE void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], bf16_t) { mma_bf16_16x8x16(d, a, b); }
+TL_DEVICE void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], half_t) { mma_f16_16x8x16(d, a, b); }
+constexpr int NB = RB / 8;
+
+struct Product {
+    Sizes n;
+    int units, first_unit, rows, wk, wu, wb;
+#if WHERE == 2
+    unsigned held[NU][NK][4];
+#else
+    const T* held;
+#endif
+
+    __device__ __forceinline__ Product(const Sizes& sizes, const void* w, C* shared, int first) : n(sizes) {
+        const int warp = warp_id();
+        wk = warp % WK, wu = warp / WK % WU, wb = warp / (WK * WU);
+        first_unit = first, units = n.hidden - first < n.units ? n.hidden - first : n.units, rows = ROWS * units;
+#if WHERE == 2
+        const int g = lane_id() / 4, t = lane_id() % 4;
+#pragma unroll
+        for (int q = 0; q < NU; ++q)
+#pragma unroll
+            for (int j = 0; j < NK; ++j)
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const int row = (wu + q * WU) * 16 + g + e % 2 * 8, k = (j * WK + wk) * 16 + 2 * t + e / 2 * 8;
+                    held[q][j][e] = pack2(element(w, row, k), element(w, row, k + 1));
+                }
+#elif WHERE == 1
+        T* const to = reinterpret_cast<T*>(shared);
+        const int up = (ROWS * n.units + 15) / 16 * 16;
+        for (int i = threadIdx.x; i < up * n.pitch; i += THREADS) {
+            // backward a column is read: neighbouring threads take neighbouring units
+            const int row = BACK ? i % up : i / n.pitch, k = BACK ? i / up : i % n.pitch;
+            to[row * n.pitch + k] = element(w, row, k);
+        }
+        held = to;
+#else
+        held = static_cast<const T*>(w);
+#endif
+    }
+
+    __device__ __forceinline__ T element(const void* w, int row, int k) const {
+        if (row >= rows) return from_float<T>(0.0f);
+        return from_float<T>(weight(static_cast<const T*>(w), n.hidden, first_unit + row % units, row / units, k));
+    }
+
+    __device__ __forceinline__ void weights(unsigned (&a)[4], int q, int j) const {
+        const int lane = lane_id(), tile = wu + q * WU, k = (j * WK + wk) * 16;
+#if WHERE == 1
+        ldmatrix_x4(a, held + (tile * 16 + lane % 16) * n.pitch + k + lane / 16 * 8);
+#elif WHERE == 0
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            const int row = min(tile * 16 + lane / 4 + e % 2 * 8, rows - 1);  // no sums are kept beyond it
+            const long long from = static_cast<long long>(row / units) * n.hidden + first_unit + row % units;
+            a[e] = *reinterpret_cast<const unsigned*>(held + from * n.pitch + k + lane % 4 * 2 + e / 2 * 8);
+        }
+#endif
+    }
+
+    __device__ __forceinline__ void operator()(const T* states, int m, C* sums) const {
+        const int lane = lane_id();
+        for (int b = wb * RB; b < m; b += WB * RB) {
+            float acc[NU][NB][4] = {};
+#if WHERE == 2
+#pragma unroll
+            for (int j = 0; j < NK; ++j) {
+#else
+#pragma unroll 2
+            for (int j = 0; j < n.chunks; ++j) {
+#endif
+                const T* from = states + (b + lane % 8) * n.pitch + (j * WK + wk) * 16 + lane / 8 % 2 * 8;
+                unsigned h[NB][2];
+#pragma unroll
+                for (int i = 0; i < NB; ++i) ldmatrix_x2(h[i], from + i * 8 * n.pitch);
+#pragma unroll
+                for (int q = 0; q < NU; ++q) {
+                    if ((wu + q * WU) * 16 >= rows) continue;
+#if WHERE == 2
+#pragma unroll
+                    for (int i = 0; i < NB; ++i) mma(acc[q][i], held[q][j], h[i], T());
+#else
+                    unsigned a[4];
+                    weights(a, q, j);
+#pragma unroll
+                    for (int i = 0; i < NB; ++i) mma(acc[q][i], a, h[i], T());
+#endif
+                }
+            }
+#pragma unroll
+            for (int q = 0; q < NU; ++q)
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    const int row = (wu + q * WU) * 16 + lane / 4 + half * 8;
+                    if (row >= rows) continue;
+                    C* const to = sums + ((wk * ROWS + row / units) * n.tile + b + lane % 4 * 2) * n.units + row % units;
+#pragma unroll
+                    for (int i = 0; i < NB; ++i) {
+                        to[i * 8 * n.units] = acc[q][i][half * 2];
+                        to[(i * 8 + 1) * n.units] = acc[q][i][half * 2 + 1];
+                    }
+                }
+        }
+    }
+};
+#endif
+
 // ---- states of a slice, and their way to the other blocks
 // Two of them, for the step that is read and the one that is made: (slice, pitch) each.
 struct States {
-    C *mine, *stage;  // the two of this slice: in shared memory, or in memory; and where a tile of them is brought
+    S *mine, *stage;  // the two of this slice: in shared memory, or in memory; and where a tile of them is brought
     long long other;  // from one of the two to the other
     unsigned* flags;  // of the blocks of this slice
 
-    // `shared` is room for what `shared_elements` of the host says: two slices, a tile, or nothing.
-    __device__ __forceinline__ States(const Sizes& n, C* shared, C* exchange, unsigned* all_flags) {
+    // `room` is for two slices, a tile, or nothing: see states_shared.
+    __device__ __forceinline__ States(const Sizes& n, C* room, S* exchange, unsigned* all_flags) {
+        S* const shared = reinterpret_cast<S*>(room);
         const long long one = static_cast<long long>(n.slice) * n.pitch;
         stage = shared, flags = all_flags + static_cast<long long>(blockIdx.y) * gridDim.x;
         if (ALONE) {
             mine = shared, other = one;
-            for (long long i = threadIdx.x; i < 2 * one; i += THREADS) shared[i] = C(0);
+            for (long long i = threadIdx.x; i < 2 * one; i += THREADS) put(shared + i, C(0));
             barrier();
         } else {
             mine = exchange + blockIdx.y * one, other = one * gridDim.y;
         }
     }
-    __device__ __forceinline__ C* at(int which) const { return mine + (which & 1) * other; }
+    __device__ __forceinline__ S* at(int which) const { return mine + (which & 1) * other; }
 
     // Until all blocks of the slice have said `tag`.
     __device__ __forceinline__ void wait(unsigned tag) const {
@@ -258,19 +379,20 @@ struct States {
         if (!ALONE && threadIdx.x == 0) store_flag(flags + blockIdx.x, tag);
     }
     // `m` states from number b on, where the sum reads them.
-    __device__ __forceinline__ const C* bring(int which, int b, int m, int pitch) const {
-        const C* from = at(which) + static_cast<long long>(b) * pitch;
+    __device__ __forceinline__ const S* bring(int which, int b, int m, int pitch) const {
+        const S* from = at(which) + static_cast<long long>(b) * pitch;
         if (ALONE || !STAGED) return from;
-        for (int i = threadIdx.x * V; i < m * pitch; i += THREADS * V) cp_async16(stage + i, from + i, 16);
+        constexpr int v = 16 / sizeof(S);
+        for (int i = threadIdx.x * v; i < m * pitch; i += THREADS * v) cp_async16(stage + i, from + i, 16);
         cp_async_commit();
         cp_async_wait<0>();
         barrier();
         return stage;
     }
 };
-// Elements of shared memory that States takes.
+// Elements of C in shared memory that States takes: of rows of 16 bytes.
 TL_DEVICE long long states_shared(const Sizes& n) {
-    return static_cast<long long>(n.pitch) * (ALONE ? 2 * n.slice : STAGED ? n.tile : 0);
+    return static_cast<long long>(n.pitch) * (ALONE ? 2 * n.slice : STAGED ? n.tile : 0) * sizeof(S) / sizeof(C);
 }
 TL_DEVICE long long sums_shared(const Sizes& n) { return (WK * ROWS * n.tile * n.units + V - 1) / V * V; }
 
@@ -278,10 +400,10 @@ TL_DEVICE int clamp_to(int v, int high) { return v < 0 ? 0 : v < high ? v : high
 
 #if !BACK
 // gates come as x W_ih^T (of a GRU: its columns 1 to 3; of a plain layer: y), and leave as what the gradient wants.
-// `state` (batch, hidden): c from step to step, in C.
+// `state` (batch, hidden): c from step to step, in C; with tensor cores a GRU's h.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     forward(T* gates, T* cells, T* y, T* h_n, T* c_n, C* state, const T* h0, const T* c0, const void* w, const T* b_ih,
-            const T* b_hh, C* exchange, unsigned* flags, const int* starts, const int* counts, int steps, int batch,
+            const T* b_hh, S* exchange, unsigned* flags, const int* starts, const int* counts, int steps, int batch,
             int reverse, long long step_rows, long long batch_rows, int hidden, int units_of, int slice, int tile,
             int pitch, int chunks) {
     TL_DYNAMIC_SHARED(C, shared);
@@ -305,8 +427,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int i = threadIdx.x; i < samples * units; i += THREADS) {
         const int b = i / units, u = u0 + i % units;
         const C h = number(h0[static_cast<long long>(b0 + b) * hidden + u]);
-        states.at(0)[static_cast<long long>(b) * pitch + u] = h;
-        states.at(1)[static_cast<long long>(b) * pitch + u] = h;
+        put(states.at(0) + static_cast<long long>(b) * pitch + u, h);
+        put(states.at(1) + static_cast<long long>(b) * pitch + u, h);
     }
     barrier();
     states.say(1);
@@ -326,13 +448,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 for (int r = 0; r < GATES; ++r)
                     pre[p][r] = CELL > 1 ? number(y[row * hidden + u])
                                          : number(gates[(row * 4 + r + (CELL == 1)) * hidden + u]);
-                if (CELL == 0) {
+                if (CELL == 0 || (CELL == 1 && MMA)) {
                     const long long own = static_cast<long long>(b) * hidden + u;
-                    c[p] = walk.before(i, b) < 0 ? number(c0[own]) : state[own];
+                    c[p] = walk.before(i, b) < 0 ? number((CELL == 0 ? c0 : h0)[own]) : state[own];
                 }
             }
             if (from == 0) states.wait(i + 1);
-            const C* h = states.bring(i, from, m, pitch);
+            const S* h = states.bring(i, from, m, pitch);
             product(h, m, sums);
             barrier();
 #pragma unroll
@@ -362,7 +484,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     T* const kept = gates + row * 4 * hidden + unit;
                     const C q = z[2] + bias[3 * units_of + u], reset = tl_sigmoid(z[0]), update = tl_sigmoid(z[1]);
                     const C fresh = tl_tanh(pre[p][2] + bias[2 * units_of + u] + reset * q);
-                    made = tl_fma(update, h[static_cast<long long>(at) * pitch + unit] - fresh, fresh);
+                    // h of the step before, which tensor cores take rounded, is not rounded here
+                    const C early = MMA ? c[p] : number(h[static_cast<long long>(at) * pitch + unit]);
+                    made = tl_fma(update, early - fresh, fresh);
+                    if (MMA) state[own] = made;
                     put(kept, q), put(kept + hidden, reset), put(kept + 2 * hidden, update);
                     put(kept + 3 * hidden, fresh);
                 } else if constexpr (CELL == 2) {
@@ -371,7 +496,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     made = tl_max(z[0], C(0));
                 }
                 put(y + row * hidden + unit, made);
-                states.at(i + 1)[static_cast<long long>(from + at) * pitch + unit] = made;
+                put(states.at(i + 1) + static_cast<long long>(from + at) * pitch + unit, made);
                 if (next <= b) put(h_n + own, made);
             }
             barrier();
@@ -385,7 +510,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 // with; `kept` is y, of an LSTM the cells. `state` (batch, hidden): an LSTM's gradient of c, what a GRU's h passes on.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     backward(T* d, T* before, T* out_h0, T* out_c0, C* state, const T* gates, const T* kept, const T* h0, const T* c0,
-             const T* dy, const T* dh, const T* dc, const void* w, C* exchange, unsigned* flags, const int* starts,
+             const T* dy, const T* dh, const T* dc, const void* w, S* exchange, unsigned* flags, const int* starts,
              const int* counts, int steps, int batch, int reverse, long long step_rows, long long batch_rows,
              int hidden, int units_of, int slice, int tile, int pitch, int chunks) {
     TL_DYNAMIC_SHARED(C, shared);
@@ -429,7 +554,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                         last >= 0 ? number(gates[(last * 4 + 3) * hidden + u]) * tl_tanh(early[p]) : number(h0[own]));
             }
             if (from == 0) states.wait(i);
-            const C* later = states.bring(i - 1, from, summed, pitch);
+            const S* later = states.bring(i - 1, from, summed, pitch);
             product(later, summed, sums);
             barrier();
 #pragma unroll
@@ -476,11 +601,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     made[0] = c[p] > C(0) ? dh_now : dh_now * C(0);
                 }
                 if (CELL != 0 && before) put(before + row * hidden + unit, early[p]);
-                C* const to = states.at(i) + static_cast<long long>(from + at) * pitch + unit;
+                S* const to = states.at(i) + static_cast<long long>(from + at) * pitch + unit;
 #pragma unroll
                 for (int k = 0; k < KEPT; ++k) {
                     put(d + (row * KEPT + k) * hidden + unit, made[k]);
-                    if (k < GATES) to[k * hidden] = made[k];
+                    if (k < GATES) put(to + k * hidden, made[k]);
                 }
             }
             barrier();

@@ -24,6 +24,7 @@ from tensorlite.errors import ShapeError
 CELLS = {"lstm": 0, "gru": 1, "tanh": 2, "relu": 3}
 NUMBERS = "iiiqqiiiiii"  # steps, batch, reverse, steps between rows, sizes of the plan
 FORWARD, BACKWARD = "P" * 15 + NUMBERS, "P" * 17 + NUMBERS
+ITEMSIZES = {"f2": 2, "bf2": 2, "f4": 4, "f8": 8}
 MOST_WALKS = 64  # of packed sequences that are kept on the GPU
 
 
@@ -100,25 +101,23 @@ class Steps:
     """One launch for all steps of a layer in one direction of time, forward or backward."""
 
     def __init__(self, cell: str, short: str, batch: int, hidden: int, back: bool):
-        from tensorlite.backends import cuda
-
-        self.plan = plan = plan_of(cell, back, np.dtype(compute(short)).itemsize, batch, hidden, *device_limits())
+        self.plan = plan = plan_of(cell, back, ITEMSIZES[short], batch, hidden, *device_limits())
         module = launch.load("recurrent", **defines(cell, short, back, plan))
         name, types = ("backward", BACKWARD) if back else ("forward", FORWARD)
         self.kernel = module.kernel(name, types, shared=plan.shared, cooperative=plan.groups > 1)
         self.pack = module.kernel("pack", "PPii") if not plan.where else None
-        self.wide, self.hidden, self.sum_rows = compute(short), hidden, hidden * (1 if back else GATES[cell])
-        self.cuda = cuda
+        self.summed = "u2" if plan.mma else compute(short)  # u2: two bytes, whatever they are
+        self.hidden, self.sum_rows = hidden, hidden * (1 if back else GATES[cell])
 
     def __call__(self, given: tuple, w: Any, walk: tuple, numbers: tuple) -> None:
         """``given``: the arrays before the weights; ``numbers``: steps, batch, reverse, steps between rows."""
         plan, exchange, flags = self.plan, None, None
         if self.pack is not None:
-            packed = launch.empty((self.sum_rows, plan.pitch), self.wide)
+            packed = launch.empty((self.sum_rows, plan.pitch), self.summed)
             self.pack((min(-(-packed.size // THREADS), 1024),), (THREADS,), w, packed, self.hidden, plan.pitch)
             w = packed
         if plan.groups > 1:
-            exchange = launch.zeros((2 * plan.slices * plan.slice * plan.pitch,), self.wide)
+            exchange = launch.zeros((2 * plan.slices * plan.slice * plan.pitch,), self.summed)
             flags = launch.zeros((plan.slices * plan.groups,), np.int32)
         self.kernel(
             (plan.groups, plan.slices),
@@ -155,7 +154,8 @@ def _forward(cell: str, specs: tuple, outs: tuple, kw: dict) -> Callable:
         x, h0, c0, w_ih, w_hh, b_ih, b_hh = map(contiguous, (x, h0, c0, w_ih, w_hh, b_ih, b_hh))
         pre = y.reshape(rows, hidden) if gates is None else gates[:, hidden:] if cell == "gru" else gates
         product(x.reshape(rows, -1) if x.size else x.reshape(rows, 0), w_ih, pre, tb=True)
-        state = _states(short, c0) if c0 is not None else None
+        keeps = c0 is not None or (cell == "gru" and run.plan.mma)
+        state = _states(short, h0) if keeps else None
         made = gates, cells, y, h_n, c_n, state, h0, c0
         run((made, (b_ih, b_hh)), w_hh, walks(sizes), numbers)
 
@@ -310,6 +310,8 @@ def gru_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
 SAMPLES = [  # cell, backward, dtype, batch, hidden
     *((cell, back, "f4", 128, 64) for cell in CELLS for back in (False, True)),
     *((cell, back, short, 16, 256) for cell, short in (("lstm", "bf2"), ("gru", "f2")) for back in (False, True)),
+    *(("lstm", back, "bf2", 128, hidden) for hidden in (128, 512, 1024) for back in (False, True)),
+    *(("gru", back, "f2", 600, 2000) for back in (False, True)),
     *((cell, back, "f4", batch, 512) for batch in (16, 128) for cell in ("lstm", "gru") for back in (False, True)),
     *(("lstm", back, "f8", 16, 96) for back in (False, True)),
     *((cell, back, "f4", 1000, 1500) for cell in ("lstm", "tanh") for back in (False, True)),
@@ -322,10 +324,10 @@ def _variants() -> list[Variant]:
     found = {}
     for archs, limits in LIMITS.items():
         for cell, back, short, batch, hidden in SAMPLES:
-            plan = plan_of(cell, back, np.dtype(compute(short)).itemsize, batch, hidden, *limits)
+            plan = plan_of(cell, back, ITEMSIZES[short], batch, hidden, *limits)
             macros = defines(cell, short, back, plan)
             kernels = {"backward" if back else "forward": Needs(THREADS, plan.shared), "pack": Needs(THREADS)}
-            found.setdefault(tuple(macros.items()), Variant(macros, kernels, archs))
+            found.setdefault(tuple(macros.items()), Variant(macros, kernels, archs, plan.mma))
     return list(found.values())
 
 

@@ -15,11 +15,12 @@ GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 WARPS = 8
 THREADS = 32 * WARPS
 MEMORY, SHARED, REGISTERS = 0, 1, 2  # where the weights are
-MOST_HELD = 96  # registers of weights a thread
+MOST_HELD = 128  # registers of weights a thread
+MOST_TILES = 8  # of 16 rows and 8 samples that a warp sums at once
 MOST_PAIRS = 4  # samples x units that a thread finishes
 STATIC = 1024  # bytes of shared memory that the driver keeps for itself
-# cycles on an H100: a way to other blocks and back, bytes a cycle of a block from L2, what a step takes besides
-EXCHANGE, FROM_L2, STEP = 1500, 32, 250
+# of an H100, in cycles: a way to other blocks and back, bytes a cycle of a block from L2, what a step takes besides, an mma
+EXCHANGE, FROM_L2, STEP, MMA_LATENCY = 1500, 32, 250, 35
 
 
 class Plan(NamedTuple):
@@ -43,16 +44,18 @@ class Plan(NamedTuple):
     nu: int
     pairs: int
     shared: int  # bytes
+    mma: bool  # by tensor cores
     hidden: int
     cycles: float
 
     @property
     def macros(self) -> dict:
         """The macros of recurrent.cu that depend on the plan."""
-        held = dict(NK=self.nk, NU=self.nu) if self.where == REGISTERS else {}
+        held = dict(NK=self.nk) if self.where == REGISTERS else {}
+        held |= dict(NU=self.nu) if self.where == REGISTERS or self.mma else {}
         return dict(
             KL=self.kl, WK=self.wk, WU=self.wu, UR=self.ur, RB=self.rb, PAIRS=self.pairs,
-            ALONE=int(self.groups == 1), STAGED=int(self.staged), WHERE=self.where, **held,
+            ALONE=int(self.groups == 1), STAGED=int(self.staged), WHERE=self.where, MMA=int(self.mma), **held,
         )  # fmt: skip
 
     @property
@@ -85,7 +88,10 @@ def _limits(index: int) -> tuple[int, int]:
 
 
 def plan_of(cell: str, back: bool, itemsize: int, batch: int, hidden: int, blocks: int, shared: int) -> Plan:
-    """The plan of fewest cycles a step, for a GPU of so many multiprocessors with so much shared memory a block."""
+    """The plan of fewest cycles a step, for a GPU of so many multiprocessors with so much shared memory a block.
+
+    ``itemsize`` 2 wants tensor cores; where these have no room, and for 4 and 8, sums are made in float32 or float64.
+    """
     return _best(cell, back, itemsize, batch, hidden, blocks, shared, tuple(sorted(FORCED.items())))
 
 
@@ -93,8 +99,10 @@ def plan_of(cell: str, back: bool, itemsize: int, batch: int, hidden: int, block
 def _best(
     cell: str, back: bool, itemsize: int, batch: int, hidden: int, blocks: int, shared: int, forced: tuple
 ) -> Plan:
-    for most in (MOST_PAIRS, hidden * batch):  # few blocks for very many units: each thread finishes more
-        plans = _plans(cell, back, itemsize, batch, hidden, blocks, shared - STATIC, most)
+    # few blocks for very many units: each thread finishes more
+    ways = ([(2, MOST_PAIRS)] if itemsize == 2 else []) + [(max(itemsize, 4), n) for n in (MOST_PAIRS, hidden * batch)]
+    for size, most in ways:
+        plans = _plans(cell, back, size, batch, hidden, blocks, shared - STATIC, most)
         found = [p for p in plans if all(getattr(p, name) == value for name, value in forced)]
         if found:
             break
@@ -117,13 +125,15 @@ def _plans(
         for slices in {many, -(-many // 2)}:
             most = -(-batch // slices)
             top = min(8, 1 << (most - 1).bit_length())
-            for rb in {top, -(-top // 2)} if most_pairs == MOST_PAIRS else {1}:
+            tops = {top, -(-top // 2)} if itemsize > 2 else {8 * n for n in (1, 2, 4) if n == 1 or 4 * n < most}
+            for rb in tops if most_pairs == MOST_PAIRS else {1}:
                 size = -(-most // rb) * rb
                 for tile in (rb * k for k in range(size // rb, 0, -1) if size % (rb * k) == 0):
                     if -(-tile * units // THREADS) > most_pairs:
                         continue
                     shape = groups, units, -(-batch // size), size, tile, rb
-                    found = list(_spread(cell, back, itemsize, hidden, room, *shape))
+                    spread = _spread_mma if itemsize == 2 else _spread
+                    found = list(spread(cell, back, itemsize, hidden, room, *shape))
                     yield from found
                     if any(p.where != MEMORY and p.staged for p in found):  # smaller tiles gain nothing
                         break
@@ -172,9 +182,45 @@ def _spread(
                             kept = (chunks, mine) if where == REGISTERS else (0, 0)
                             yield Plan(
                                 groups, units, slices, size, tile, where, staged, kl, wk, wu, ur, rb, chunks, pitch,
-                                *kept, pairs, sum(parts) * itemsize, hidden, cycles,
+                                *kept, pairs, sum(parts) * itemsize, False, hidden, cycles,
                             )  # fmt: skip
                             break
+
+
+def _spread_mma(
+    cell: str, back: bool, itemsize: int, hidden: int, room: int,
+    groups: int, units: int, slices: int, size: int, tile: int, rb: int,
+) -> Iterator[Plan]:  # fmt: skip
+    """The same with tensor cores: tiles of 16 rows of weights, 8 samples, 16 of the inner index."""
+    rows, inner = units * (1 if back else GATES[cell]), hidden * (GATES[cell] if back else 1)
+    pairs, nb = -(-tile * units // THREADS), rb // 8
+    tiles, passes, row_tiles = -(-tile // rb), -(-size // tile), -(-rows // 16)
+    biases = 0 if back else 4 * units
+    for wk in _powers(WARPS):
+        nk = -(-inner // (16 * wk))
+        pitch = 16 * wk * nk + 8  # rows of 16 bytes, an odd number of them: eight rows are in different banks
+        sums = 4 * (-(-wk * rows * tile // 4) * 4 + -(-biases // 4) * 4)
+        for wu in [w for w in _powers(WARPS // wk) if w == 1 or w < 2 * row_tiles]:
+            nu = -(-row_tiles // wu)
+            if nu * nb > MOST_TILES:
+                continue
+            for where in (REGISTERS, SHARED, MEMORY):  # the first that has room
+                weights = row_tiles * 16 * pitch * itemsize if where == SHARED else 0
+                held = 4 * nu * nk if where == REGISTERS else 0
+                shared = pitch * itemsize * (2 * size if groups == 1 else tile) + sums + weights
+                if where != FORCED.get("where", where) or held > MOST_HELD or shared > room:
+                    continue
+                turns = -(-tiles * wk * wu // WARPS) * passes * nk
+                reads = WARPS * turns * (2 * nb + (4 * nu if where == SHARED else 0))
+                streamed = WARPS * turns * nu * 512 / FROM_L2 if where == MEMORY else 0
+                between = EXCHANGE + size * inner * itemsize / FROM_L2 if groups > 1 else 0
+                summed = max(2 * WARPS * turns * nu * nb, turns * MMA_LATENCY, reads) + streamed
+                last = STEP + 60 * pairs * passes + 2 * wk * rows * tile * passes / 32
+                yield Plan(
+                    groups, units, slices, size, tile, where, True, 1, wk, wu, 1, rb, nk, pitch,
+                    nk if where == REGISTERS else 0, nu, pairs, shared, True, hidden, summed + between + last,
+                )  # fmt: skip
+                break
 
 
 def _pitch(vectors: int, kl: int) -> int:
