@@ -307,23 +307,33 @@ def gru_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
 
 
 # ---- what the tests compile
-SAMPLES = [  # cell, backward, dtype, batch, hidden
-    *((cell, back, "f4", 128, 64) for cell in CELLS for back in (False, True)),
-    *((cell, back, short, 16, 256) for cell, short in (("lstm", "bf2"), ("gru", "f2")) for back in (False, True)),
-    *(("lstm", back, "bf2", 128, hidden) for hidden in (128, 512, 1024) for back in (False, True)),
-    *(("gru", back, "f2", 600, 2000) for back in (False, True)),
-    *((cell, back, "f4", batch, 512) for batch in (16, 128) for cell in ("lstm", "gru") for back in (False, True)),
-    *(("lstm", back, "f8", 16, 96) for back in (False, True)),
-    *((cell, back, "f4", 1000, 1500) for cell in ("lstm", "tanh") for back in (False, True)),
-]
-LIMITS = {("80", "90a", "100", "120"): (108, 99 << 10), ("90a", "100"): (132, 227 << 10)}
+SAMPLES = {  # architectures, and the limits that plans are made for -> cell, backward, dtype, batch, hidden
+    (("80", "90a", "100", "120"), (108, 99 << 10)): [
+        ("lstm", False, "f4", 128, 64),
+        ("lstm", True, "f4", 128, 64),
+        ("relu", False, "f4", 128, 64),
+        ("gru", False, "f4", 16, 512),
+        ("gru", True, "f4", 16, 512),
+        ("lstm", True, "f4", 1000, 1500),
+        ("lstm", False, "f8", 16, 96),
+        ("lstm", False, "bf2", 16, 256),
+        ("lstm", True, "bf2", 16, 256),
+        ("gru", True, "f2", 600, 2000),
+    ],
+    (("90a", "100"), (132, 227 << 10)): [
+        ("lstm", False, "f4", 128, 512),
+        ("lstm", False, "bf2", 128, 512),
+        ("lstm", True, "bf2", 128, 128),
+    ],
+}
 
 
 @cache
 def _variants() -> list[Variant]:
-    found = {}
-    for archs, limits in LIMITS.items():
-        for cell, back, short, batch, hidden in SAMPLES:
+    """A choice of plans: with weights in each place, with most registers."""
+    found: dict = {}
+    for (archs, limits), samples in SAMPLES.items():
+        for cell, back, short, batch, hidden in samples:
             plan = plan_of(cell, back, ITEMSIZES[short], batch, hidden, *limits)
             macros = defines(cell, short, back, plan)
             kernels = {"backward" if back else "forward": Needs(THREADS, plan.shared), "pack": Needs(THREADS)}

@@ -19,7 +19,7 @@ MOST_HELD = 128  # registers of weights a thread
 MOST_TILES = 8  # of 16 rows and 8 samples that a warp sums at once
 MOST_PAIRS = 4  # samples x units that a thread finishes
 STATIC = 1024  # bytes of shared memory that the driver keeps for itself
-# of an H100, in cycles: a way to other blocks and back, bytes a cycle of a block from L2, what a step takes besides, an mma
+# of an H100, in cycles: to other blocks and back, bytes a cycle of a block from L2, what a step takes besides, an mma
 EXCHANGE, FROM_L2, STEP, MMA_LATENCY = 1500, 32, 250, 35
 
 
