@@ -107,6 +107,7 @@ class Steps:
         self.kernel = module.kernel(name, types, shared=plan.shared, cooperative=plan.groups > 1)
         self.pack = module.kernel("pack", "PPii") if not plan.where else None
         self.summed = "u2" if plan.mma else compute(short)  # u2: two bytes, whatever they are
+        self.exchanged = 2 * plan.slices * plan.slice * plan.pitch * np.dtype(self.summed).itemsize
         self.hidden, self.sum_rows = hidden, hidden * (1 if back else GATES[cell])
 
     def __call__(self, given: tuple, w: Any, walk: tuple, numbers: tuple) -> None:
@@ -116,9 +117,10 @@ class Steps:
             packed = launch.empty((self.sum_rows, plan.pitch), self.summed)
             self.pack((min(-(-packed.size // THREADS), 1024),), (THREADS,), w, packed, self.hidden, plan.pitch)
             w = packed
-        if plan.groups > 1:
-            exchange = launch.zeros((2 * plan.slices * plan.slice * plan.pitch,), self.summed)
-            flags = launch.zeros((plan.slices * plan.groups,), np.int32)
+        if plan.groups > 1:  # the flags, and behind them the states of two steps
+            after = -(-4 * plan.slices * plan.groups // 256) * 256
+            flags = launch.zeros((after + self.exchanged,), "u1")
+            exchange = flags[after:]
         self.kernel(
             (plan.groups, plan.slices),
             (THREADS,),
