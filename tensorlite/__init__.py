@@ -371,6 +371,7 @@ from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:
     from tensorlite import (
+        amp as amp,
         callbacks as callbacks,
         cuda as cuda,
         io as io,
@@ -383,6 +384,11 @@ if _TYPE_CHECKING:
         utils as utils,
         vision as vision,
     )
+    from tensorlite.amp import (
+        autocast as autocast,
+        get_autocast_dtype as get_autocast_dtype,
+        is_autocast_enabled as is_autocast_enabled,
+    )
     from tensorlite.io import load as load, save as save
     from tensorlite.program import compile as compile
 
@@ -393,8 +399,28 @@ strided = "strided"
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
 _LAZY = {
     name: name
-    for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "program", "text", "train", "utils", "vision")
-} | {"load": "io", "save": "io", "compile": "program"}
+    for name in (
+        "amp",
+        "callbacks",
+        "cuda",
+        "io",
+        "metrics",
+        "nn",
+        "optim",
+        "program",
+        "text",
+        "train",
+        "utils",
+        "vision",
+    )
+} | {
+    "load": "io",
+    "save": "io",
+    "compile": "program",
+    "autocast": "amp",
+    "get_autocast_dtype": "amp",
+    "is_autocast_enabled": "amp",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd import recording
+from tensorlite.autograd.autocast import uncast
 from tensorlite.autograd.inner import ends_of
 from tensorlite.autograd.modes import mode, no_grad
 from tensorlite.autograd.node import Leaf
@@ -135,7 +136,7 @@ class Capture:
             tops.append(own[k])
             grads.append(g)
         self.ends = list(ends_of(tops))
-        with no_grad():
+        with no_grad(), uncast():
             found = between(tops, grads, tuple(self.ends))
         self.end_parts = [None if g is None else r.part(g._arr) for g in found]
         self.end_specs = [None if g is None else g._spec for g in found]
