@@ -70,31 +70,47 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     const int nb = LAST ? cols.taps : rows.taps, nc = LAST ? channels : cols.taps;
     const int na = nb * nc ? (LAST ? rows.taps : channels) : 0;
     Digits taps(LAST ? tid % DEEP : tid / BM, STEP, nb > 0 ? nb : 1, nc > 0 ? nc : 1);
-    constexpr int PIXELS = LAST ? LOADS : 1;
-    const Elem* from[PIXELS];
-    int row0[PIXELS], col0[PIXELS];
-#pragma unroll
-    for (int r = 0; r < PIXELS; ++r) {
-        const int m = m0 + (LAST ? tid / DEEP + r * (THREADS / DEEP) : tid % BM);
+    long long from;
+    int row0, col0;
+    const auto meet = [&](int m) {
         unsigned q = 0, p = 0, n = 0;
         if (m < pixels) n = by_down.divide(by_across.divide(static_cast<unsigned>(m), q), p);
-        from[r] = x + n * xn;
-        row0[r] = m < pixels ? static_cast<int>(p) * rows.by + rows.from : OUTSIDE;
-        col0[r] = static_cast<int>(q) * cols.by + cols.from;
+        row0 = static_cast<int>(p) * rows.by + rows.from;
+        col0 = static_cast<int>(q) * cols.by + cols.from;
+        from = n * xn + (static_cast<long long>(row0) * xh + static_cast<long long>(col0) * xw);
+        if (m >= pixels) row0 = OUTSIDE;
+    };
+#if LAST  // in registers there is no room for so many pixels
+    TL_SHARED(long long, start, BM);
+    TL_SHARED(int, corner, 2 * BM);
+    if (tid < BM) {
+        meet(m0 + tid);
+        start[tid] = from, corner[2 * tid] = row0, corner[2 * tid + 1] = col0;
     }
-    Digits places(tid % DEEP, DEEP, nb > 0 ? nb : 1, nc > 0 ? nc : 1);  // the weights' taps; columns are tid / 16 + 16 r
+    barrier();
+#else
+    meet(m0 + tid % BM);
+#endif
+    // the taps whose weights it loads, for features tid / 16 + 16 r; where the images lie channels_last they are the same
+    Digits weights_taps(tid % DEEP, DEEP, nb > 0 ? nb : 1, nc > 0 ? nc : 1);
 
     Wide next_left[LOADS], next_right[TN];
     const auto load = [&] {
 #pragma unroll
         for (int r = 0; r < LOADS; ++r) {
             const int i = LAST ? taps.a : taps.b, j = LAST ? taps.b : taps.c, c = LAST ? taps.c : taps.a;
-            const int row = row0[LAST ? r : 0] + i * rows.step, col = col0[LAST ? r : 0] + j * cols.step;
+            const int down_i = i * rows.step, right_j = j * cols.step;
+#if LAST
+            const int pixel = tid / DEEP + r * (THREADS / DEEP);
+            from = start[pixel], row0 = corner[2 * pixel], col0 = corner[2 * pixel + 1];
+#endif
+            const int row = row0 + down_i, col = col0 + right_j;
             const bool in = taps.a < na && static_cast<unsigned>(row) < static_cast<unsigned>(height) &&
                             static_cast<unsigned>(col) < static_cast<unsigned>(width);
-            next_left[r] = in ? widened(from[LAST ? r : 0][c * xc + row * xh + col * xw]) : Wide(0);
-            if (!LAST || r == LOADS - 1) taps.next();
+            next_left[r] = in ? widened(x[from + (c * xc + down_i * xh + right_j * xw)]) : Wide(0);
+            if (!LAST) taps.next();
         }
+        Digits& places = LAST ? taps : weights_taps;
         const int i = LAST ? places.a : places.b, j = LAST ? places.b : places.c, c = LAST ? places.c : places.a;
         const int at = c * wk + i * wi + j * wj;
 #pragma unroll
