@@ -301,7 +301,7 @@ def test_every_size_has_a_plan_that_fits(cell, back, blocks, shared):
         assert p.shared <= shared and p.groups * p.slices <= blocks
         assert p.groups * p.units >= hidden > (p.groups - 1) * p.units and p.slices * p.slice >= batch
         assert p.slice % p.tile == 0 == p.tile % p.rb and p.tile * p.units <= p.pairs * recurrent_plan.THREADS
-        assert p.mma or p.kl * p.wk * p.chunks * (16 // itemsize) <= p.pitch
+        assert p.mma or p.kl * p.wk * p.chunks * (16 // max(itemsize, 4)) <= p.pitch
         if p.mma:
             assert p.nu * p.wu * 16 >= p.units * (1 if back else recurrent_plan.GATES[cell]) and p.rb % 8 == 0
             assert 16 * p.wk * p.chunks <= p.pitch - 8 and p.pitch // 8 % 2
