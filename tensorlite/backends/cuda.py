@@ -127,20 +127,20 @@ class Cuda:
         """The factory of a CUDA kernel, ``family.function``; None where it is turned off (``TL_KERNELS``)."""
         if config.KERNELS.value == "plain":
             return None
+        family, _, function = name.partition(".")
+        ours = getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function, None)
         if config.KERNELS.value == "numba":
             from tensorlite.backends import numba_cuda
 
-            if (other := numba_cuda.kernel(name)) is not None:
-                return self._on(other)
-        family, _, function = name.partition(".")
-        factory = getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function, None)
-        return None if factory is None else self._on(factory)
+            if (other := numba_cuda.kernel(name)) is not None:  # it gives None for what Numba has no kernel of
+                return self._on(lambda *given: other(*given) or (ours and ours(*given)))
+        return None if ours is None else self._on(ours)
 
     def _on(self, factory: Callable) -> Callable:
-        def made(*given: Any) -> Callable:
+        def made(*given: Any) -> Callable | None:
             with self.here():
                 call = factory(*given)
-            return self.quiet(call)
+            return None if call is None else self.quiet(call)
 
         return made
 
