@@ -14,8 +14,11 @@ from tensorlite.backends import emulator
 from tensorlite.backends.launch import conv, conv_weights
 from tensorlite.ops.conv import conv2d_p
 from tensorlite.ops.conv_act import conv_act_p
+from tensorlite.ops.conv_pool import conv_relu_pool_p
+from tensorlite.ops.pool import max_pool2d_p
 
 OPS = ["conv2d", "conv2d_dx", "conv2d_dw", "conv2d_db", "conv_act", "conv1d", "conv_transpose2d"]
+OPS += ["conv_relu_pool", "conv_relu_pool_dw", "conv_relu_pool_dx"]
 F = tl.nn.functional
 
 
@@ -121,6 +124,39 @@ def test_large_tiles_and_parts(forced, form):
         near(step("cuda", shapes, form=form), step("cpu", shapes, form=form), 3e-6)
 
 
+FIRST = [  # few channels: one kernel
+    ((2, 1, 9, 13), (9, 1, 3, 3), 1, 0, 1, 1),
+    ((3, 3, 8, 7), (37, 3, 5, 4), (1, 2), 2, 1, 1),
+    ((1, 4, 40, 6), (16, 2, 2, 3), 2, 1, (3, 1), 2),
+]
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1)], ids=str)
+@pytest.mark.parametrize("shapes", FIRST, ids=str)
+def test_few_channels(shapes, form):
+    near(step("cuda", shapes, form=form), step("cpu", shapes, form=form), 3e-6)
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.bfloat16], ids=str)
+@pytest.mark.parametrize("shapes", [*FIRST, SHAPES[0]], ids=str)
+def test_pooled_in_one_go_or_in_three(shapes, dtype, form):
+    """The same bits, and the places too."""
+    xs, ws, *how = shapes
+    rng = np.random.default_rng(4)
+    x, w, b = (tl.tensor(rng.standard_normal(s)).to(dtype).cuda() for s in (xs, ws, ws[:1]))
+    x[0, 0, 0, 0] = float("nan")
+    x = x.contiguous(memory_format=tl.channels_last) if form[0] else x
+    stride, pad, dilation = ((v, v) if isinstance(v, int) else v for v in how[:3])
+    y, place = conv_relu_pool_p(
+        x, w, b, stride=stride, padding=(pad[0],) * 2 + (pad[1],) * 2, dilation=dilation, groups=how[3]
+    )
+    between = F.relu(F.conv2d(x, w, b, *how))
+    wanted, at = max_pool2d_p(between, kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1), ceil=False)
+    np.testing.assert_array_equal(host(y), host(wanted))
+    np.testing.assert_array_equal(host(place), host(at))
+
+
 @pytest.mark.parametrize(("dtype", "close"), [(tl.float64, 1e-14), (tl.float16, 1e-3), (tl.bfloat16, 8e-3)], ids=str)
 def test_other_types(dtype, close):
     for shapes in SHAPES[2:4]:
@@ -178,3 +214,31 @@ def test_every_dtype_has_its_variants():
         for last in (False, True):
             assert conv.variant(short, last) in [v.defines for v in conv.VARIANTS]
             assert conv_weights.variant(short, last) in [v.defines for v in conv_weights.VARIANTS]
+
+
+@pytest.mark.parametrize("form", [tl.contiguous_format, tl.channels_last], ids=str)
+def test_a_training_step_of_modules(form):
+    """Losses and weights of some steps are those of the CPU."""
+
+    def train(device):
+        tl.manual_seed(0)
+        nn = tl.nn
+        net = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 6, 3, padding=1, stride=2), nn.ReLU(),
+            nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(6, 3),
+        ).to(device)  # fmt: skip
+        net = net.to(memory_format=form)
+        x = tl.randn(3, 1, 10, 11).to(device)
+        x = x.contiguous(memory_format=form)
+        losses = []
+        for _ in range(3):
+            loss = (net(x) ** 2).mean()
+            loss.backward()
+            with tl.no_grad():
+                for p in net.parameters():
+                    p -= 0.1 * p.grad
+                    p.grad = None
+            losses.append(loss.detach())
+        return [*losses, *(p.detach() for p in net.parameters())]
+
+    near(train("cuda"), train("cpu"), 1e-5)

@@ -1,7 +1,7 @@
 """Launches of convolutions on a GPU: conv2d, relu behind it, its gradients. Floor 1.
 
-conv.cu makes images (the convolution, and the gradient of its input), conv_weights.cu the gradient of the weights. Both
-read and write arrays of any strides, so neither layout of images is ever copied to the other.
+conv.cu makes images (the convolution, and the gradient of its input), conv_small.cu those of few channels,
+conv_weights.cu the gradient of the weights. All take arrays of any strides: no layout is copied to the other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from tensorlite.backends import launch
 from tensorlite.backends.launch import CTYPES, Needs, Variant, reduce
+from tensorlite.backends.launch.conv_small import direct
 from tensorlite.backends.launch.conv_weights import conv2d_dw
 from tensorlite.backends.launch.images import SUMS, divider, lying_last, readable, steps
 
@@ -41,8 +42,9 @@ VARIANTS = [
 
 def conv2d(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """x * w + b, and relu where ``act`` says so; b may be None."""
-    run = _images(specs[0], specs[1], outs[0], kw, transposed=False)
-    return lambda x, w, b, y: run(x, w, b, y)
+    x, w, _ = specs
+    run = direct(x, w, outs[0].shape[2:], kw, relu=kw.get("act") == "relu")
+    return run or _images(x, w, outs[0], kw, transposed=False)
 
 
 def conv2d_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
