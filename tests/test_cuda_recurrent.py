@@ -60,7 +60,8 @@ def given(cell, lead, batch, i, h, kind=tl.float32, bias=True):
     gates, states, _ = LAYERS[cell]
     rng = np.random.default_rng(h)
     shapes = [(*lead, i), *[(batch, h)] * states, (gates * h, i), (gates * h, h), *[(gates * h,)] * (2 * bias)]
-    return [rng.uniform(-1, 1, shape) for shape in shapes]
+    wide = min(1, 3 / h**0.5)  # larger weights make errors grow from step to step
+    return [rng.uniform(-wide, wide, shape) for shape in shapes]
 
 
 def results(cell, arrays, device, kind=tl.float32, only=None, **how):
@@ -156,7 +157,7 @@ def test_slices_in_several_tiles(spread, cell):
 
 @pytest.mark.parametrize("k", range(1, emulator.ORDERS))
 def test_same_bits_in_every_order_of_threads(spread, k):
-    for cell, way, kind, fields in QUICK[:3]:
+    for cell, way, kind, fields in QUICK:
         spread(**fields)
         first, _ = agree(cell, way, kind)
         with emulator.order(k):

@@ -24,8 +24,10 @@ def macros(given: str, made: str) -> dict:
 def column_sums(short: str, rows: int, columns: int) -> Callable:
     """``run(x, out)``: the sums of the columns of x (rows, columns)."""
     wide, parts = compute(short), max(1, min(64, rows // 128))
-    load = lambda a, b: launch.load("column_sum", **macros(a, b)).kernel("column_sum", "PPqiqi")
-    whole, first, last = load(short, short), load(short, wide), load(wide, short)
+    whole, first, last = (
+        launch.load("column_sum", **macros(*types)).kernel("column_sum", "PPqiqi")
+        for types in ((short, short), (short, wide), (wide, short))
+    )
     blocks = -(-columns // 32)
 
     def run(x: Any, out: Any) -> None:

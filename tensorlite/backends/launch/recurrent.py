@@ -39,7 +39,8 @@ class Walks:
     """(first rows, rows) of the steps of packed sequences, as arrays of the device: one upload for each list."""
 
     def __init__(self, name: str, rows: int, batch: int):
-        self.name, self.rows, self.batch, self._known = name, rows, batch, {}
+        self.name, self.rows, self.batch = name, rows, batch
+        self._known: dict = {}
 
     def __call__(self, sizes: Any) -> tuple:
         from tensorlite.backends import cuda
@@ -152,7 +153,8 @@ def _forward(cell: str, specs: tuple, outs: tuple, kw: dict) -> Callable:
     numbers, walks = (steps, batch, int(kw["reverse"]), *apart), Walks(f"{cell}_layer", rows, batch)
     run = Steps(cell, short, batch, hidden, False)
 
-    def call(x, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells = arrays
         x, h0, c0, w_ih, w_hh, b_ih, b_hh = map(contiguous, (x, h0, c0, w_ih, w_hh, b_ih, b_hh))
         pre = y.reshape(rows, hidden) if gates is None else gates[:, hidden:] if cell == "gru" else gates
         product(x.reshape(rows, -1) if x.size else x.reshape(rows, 0), w_ih, pre, tb=True)
@@ -168,7 +170,8 @@ def lstm_layer(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """y, h_n, c_n, gates and cells of an LSTM without projection."""
     run = _forward("lstm", specs, outs, kw)
 
-    def call(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, y, h_n, c_n, gates, cells) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, c0, w_ih, w_hh, b_ih, b_hh, _, sizes, y, h_n, c_n, gates, cells = arrays
         run(x, h0, c0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, c_n, gates, cells)
 
     return call
@@ -178,7 +181,8 @@ def gru_layer(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """y, h_n and gates of a GRU."""
     run = _forward("gru", specs, outs, kw)
 
-    def call(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, gates) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, gates = arrays
         run(x, h0, None, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, None, gates, None)
 
     return call
@@ -188,7 +192,8 @@ def rnn_layer(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """y and h_n of a plain layer."""
     run = _forward(kw["nonlinearity"], specs, outs, kw)
 
-    def call(x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n = arrays
         run(x, h0, None, w_ih, w_hh, b_ih, b_hh, sizes, y, h_n, None, None, None)
 
     return call
@@ -204,7 +209,8 @@ def _backward(cell: str, specs: tuple, kept: Any, sizes: Any, kw: dict) -> Calla
     run = Steps(cell, short, batch, hidden, True)
     width = hidden * (4 if cell in ("lstm", "gru") else 1)
 
-    def call(h0, c0, w_hh, gates, kept, sizes, dy, dh, dc, out_h0, out_c0, before) -> tuple:
+    def call(*arrays: Any) -> tuple:
+        h0, c0, w_hh, gates, kept, sizes, dy, dh, dc, out_h0, out_c0, before = arrays
         given = map(contiguous, (gates, kept, h0, c0, dy, dh, dc))
         d = launch.empty((rows, width), h0.dtype)
         earlier = launch.empty((rows, hidden), h0.dtype) if before else None
@@ -216,7 +222,7 @@ def _backward(cell: str, specs: tuple, kept: Any, sizes: Any, kw: dict) -> Calla
 
 
 def _nothing(outs: tuple) -> Callable:
-    """Without rows the gradients are zeros, and those of the first states those of the last."""
+    """Without rows the gradients by weights are zeros, and all others are empty."""
 
     def call(*arrays: Any) -> None:
         for out in arrays[-len(outs) :]:
@@ -250,7 +256,8 @@ def lstm_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
     rest = _products((want[0], want[3], want[4]), x)
     sums = column_sums(short, cells.shape[0], 4 * hidden)
 
-    def call(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, sizes, dy, dh, dc, *outs) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, c0, w_ih, w_hh, gates, cells, _, sizes, dy, dh, dc, *outs = arrays
         out, out_h0, out_c0, out_w_ih, out_w_hh, out_b, _ = outs
         firsts = out_h0 if want[1] else None, out_c0 if want[2] else None
         d, before = run(h0, c0, w_hh, gates, cells, sizes, dy, dh, dc, *firsts, want[4])
@@ -271,7 +278,8 @@ def rnn_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
     rest = _products((want[0], want[2], want[3]), x)
     sums = column_sums(short, y.size // hidden, hidden)
 
-    def call(x, h0, w_ih, w_hh, y, sizes, dy, dh, out, out_h0, out_w_ih, out_w_hh, out_b) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, w_ih, w_hh, y, sizes, dy, dh, out, out_h0, out_w_ih, out_w_hh, out_b = arrays
         d, before = run(h0, None, w_hh, None, y, sizes, dy, dh, None, out_h0 if want[1] else None, None, want[3])
         rest(d, d, before, x, w_ih, out, out_w_ih, out_w_hh)
         if want[4]:
@@ -290,7 +298,8 @@ def gru_layer_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
     rest = _products((want[0], want[2], False), x)
     sums = column_sums(short, y.size // hidden, 4 * hidden)
 
-    def call(x, h0, w_ih, w_hh, gates, y, sizes, dy, dh, *outs) -> None:
+    def call(*arrays: Any) -> None:
+        x, h0, w_ih, w_hh, gates, y, sizes, dy, dh, *outs = arrays
         out, out_h0, out_w_ih, out_w_hh, out_b_ih, out_b_hh = outs
         d, before = run(h0, None, w_hh, gates, y, sizes, dy, dh, None, out_h0 if want[1] else None, None, want[3])
         rest(d[:, hidden:], None, None, x, w_ih, out, out_w_ih, None)

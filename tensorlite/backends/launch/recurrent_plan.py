@@ -15,7 +15,7 @@ GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 WARPS = 8
 THREADS = 32 * WARPS
 MEMORY, SHARED, REGISTERS = 0, 1, 2  # where the weights are
-MOST_HELD = 128  # registers of weights a thread
+MOST_HELD = 144  # registers of weights and sums a thread
 MOST_TILES = 8  # of 16 rows and 8 samples that a warp sums at once
 MOST_PAIRS = 4  # samples x units that a thread finishes
 STATIC = 1024  # bytes of shared memory that the driver keeps for itself
@@ -161,7 +161,7 @@ def _spread(
                 for wu in [w for w in _powers(WARPS // wk) if w == 1 or w < 2 * unit_tiles]:
                     mine = -(-unit_tiles // wu)
                     jobs = mine * -(-tiles * wk * wu // WARPS) * passes
-                    held = rows * ur * chunks * v * mine * itemsize // 4
+                    held = rows * ur * (chunks * v * mine + rb) * itemsize // 4
                     for where in (REGISTERS, SHARED, MEMORY):  # the first that has room
                         if where != FORCED.get("where", where):
                             continue
@@ -206,7 +206,7 @@ def _spread_mma(
                 continue
             for where in (REGISTERS, SHARED, MEMORY):  # the first that has room
                 weights = row_tiles * 16 * pitch * itemsize if where == SHARED else 0
-                held = 4 * nu * nk if where == REGISTERS else 0
+                held = 4 * nu * (nk + nb) if where == REGISTERS else 0
                 shared = pitch * itemsize * (2 * size if groups == 1 else tile) + sums + weights
                 if where != FORCED.get("where", where) or held > MOST_HELD or shared > room:
                     continue
