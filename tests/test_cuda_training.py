@@ -64,3 +64,18 @@ def test_some_programs(name):
 @pytest.mark.parametrize("name", CURVES)
 def test_every_program(name):
     check(name)
+
+
+def test_a_trainer_says_why_its_steps_are_not_compiled_and_trains(capsys):
+    with config.CUDA_EMULATION(1):
+        tl.manual_seed(0)
+        x = tl.randn(24, 6)
+        y = (x.sum(1) > 0).long()
+        net = tl.nn.Sequential(tl.nn.Linear(6, 8), tl.nn.ReLU(), tl.nn.Linear(8, 2)).to("cuda")
+        optimizer = tl.optim.Adam(net.parameters(), lr=0.05)
+        loss = tl.nn.functional.cross_entropy
+        trainer = tl.train.Trainer(net, optimizer, loss, metrics=["accuracy"], device="cuda")
+        data = tl.utils.data.TensorDataset(x, y)
+        history = trainer.fit(tl.utils.data.DataLoader(data, batch_size=8, pin_memory=True), epochs=8)
+    assert "not compiled: compile: got a tensor on a GPU" in capsys.readouterr().err
+    assert history[-1]["loss"] < history[0]["loss"] / 2 and history[-1]["accuracy"] > 0.9
