@@ -7,7 +7,7 @@ from cuda_harness import skip
 import tensorlite as tl
 from tensorlite import config, nn
 from tensorlite.backends import cuda, emulator, standin
-from tensorlite.backends.launch import column_sum, recurrent_plan
+from tensorlite.backends.launch import column_sum, recurrent, recurrent_plan
 from tensorlite.backends.launch.recurrent_plan import MEMORY, REGISTERS, SHARED, plan_of
 from tensorlite.errors import ShapeError
 from tensorlite.nn.utils.rnn import pack_padded_sequence
@@ -43,9 +43,10 @@ def emulated():
 
 @pytest.fixture
 def spread(monkeypatch):
-    """A function that lets all plans have these fields."""
+    """A function that lets all plans have these fields, for a GPU of so many multiprocessors."""
 
-    def spread(**fields):
+    def spread(blocks=132, **fields):
+        monkeypatch.setattr(recurrent, "device_limits", lambda: (blocks, 227 << 10))
         for op in OPS:
             op.cache.clear()
         recurrent_plan.FORCED.clear()
@@ -137,7 +138,7 @@ def test_every_type(spread, cell, kind):
 @pytest.mark.parametrize("cell", LAYERS)
 def test_odd_sizes(spread, cell):
     for batch, i, h in ((1, 1, 1), (1, 3, 20), (5, 7, 9), (11, 2, 33), (2, 5, 66)):
-        for fields in ({}, dict(slices=1)):
+        for fields in ({}, dict(blocks=1)):
             spread(**fields)
             agree(cell, "steps", batch=batch, i=i, h=h)
 
@@ -145,14 +146,12 @@ def test_odd_sizes(spread, cell):
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", LAYERS)
 def test_slices_in_several_tiles(spread, cell):
-    for fields in (
-        dict(tile=2, slice=6, groups=1),
-        dict(tile=4, slice=8, groups=2),
-        dict(tile=2, slice=6, staged=False),
-    ):
+    for fields in (dict(blocks=1, tile=4), dict(blocks=2, groups=2, tile=4), dict(blocks=2, groups=2, staged=False)):
         spread(**fields)
         agree(cell, "steps", batch=11, h=6)
-        agree(cell, "reverse", batch=11, h=6)
+        agree(cell, "packed, reverse", batch=3, h=6)
+    spread(blocks=1, tile=8)
+    agree(cell, "reverse", tl.bfloat16, batch=11, h=6)
 
 
 @pytest.mark.parametrize("k", range(1, emulator.ORDERS))

@@ -129,7 +129,7 @@ def _plans(
             for rb in tops if most_pairs == MOST_PAIRS else {1}:
                 size = -(-most // rb) * rb
                 for tile in (rb * k for k in range(size // rb, 0, -1) if size % (rb * k) == 0):
-                    if -(-tile * units // THREADS) > most_pairs:
+                    if -(-tile * units // THREADS) > most_pairs or tile != FORCED.get("tile", tile):
                         continue
                     shape = groups, units, -(-batch // size), size, tile, rb
                     spread = _spread_mma if itemsize == 2 else _spread
