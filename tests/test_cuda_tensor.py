@@ -162,6 +162,14 @@ def test_other_libraries_read_the_memory():
     assert not hasattr(tl.ones(2), "__cuda_array_interface__")
 
 
+def test_a_stretched_gradient_is_nobodys_sum():
+    x = tl.tensor([[1.0, 2.0], [3.0, 5.0]], device="cuda", requires_grad=True)
+    with config.KERNELS("plain"):
+        (x.sum() + (x * x).sum()).backward()  # the first gradient arrives stretched: it must not be added to in place
+    assert x.grad.tolist() == [[3.0, 5.0], [7.0, 11.0]]
+    assert tl.zeros(4, device="cuda")[1:].storage_offset() == 1
+
+
 def test_precision_of_products():
     assert tl.get_float32_matmul_precision() == "highest" and not tl.backends.cuda.matmul.allow_tf32
     try:

@@ -94,7 +94,9 @@ class Tensor:
     def storage_offset(self) -> int:
         """How far this view starts behind its storage's first element."""
         base = self._arr
-        while hasattr(base.base, "strides"):
+        if self._spec.device is not CPU:
+            return (base.data.ptr - base.data.mem.ptr) // self._spec.dtype.itemsize
+        while isinstance(base.base, np.ndarray):
             base = base.base
         return (address(self._arr) - address(base)) // self._spec.dtype.itemsize
 

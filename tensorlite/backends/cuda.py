@@ -157,13 +157,18 @@ class Cuda:
 
     def strided(self, array: Any, shape: tuple, strides: tuple) -> Any:
         """A view of ``array`` with these sizes and steps in bytes. The caller answers for its bounds."""
-        return arrays().lib.stride_tricks.as_strided(array, shape, strides)
+        return strided(array, shape, strides)
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all that was asked of it; a fault that kernels noted is raised."""
         with self.here():
             arrays().cuda.runtime.deviceSynchronize()
         faults()
+
+
+def strided(array: Any, shape: tuple, strides: tuple) -> Any:
+    """A view of an array on a GPU. What CuPy makes of an address looks like its own master; a view of that does not."""
+    return arrays().lib.stride_tricks.as_strided(array, shape, strides).view()
 
 
 _flying: list = []  # (event, array) of copies that go on: the memory must not be used anew before they are done
