@@ -67,7 +67,7 @@ VARIANTS = [
     Variant(rows.macros(short, group, keep, vec), dict.fromkeys(_NEEDS, Needs(rows.THREADS, blocks=blocks)))
     for short, group, keep, vec, blocks in (
         ("f4", 32, 1, 1, 4), ("f4", 32, 8, 4, 3), ("f4", 32, 32, 4, 2), ("f4", 256, 32, 4, 2), ("f4", 256, 0, 4, 3),
-        ("f4", 8, 4, 1, 3), ("f4", 8, 0, 1, 2), ("bf2", 32, 32, 8, 2), ("f2", 256, 16, 8, 2), ("bf2", 256, 0, 8, 3),
+        ("f4", 8, 4, 1, 3), ("f4", 8, 0, 1, 2), ("bf2", 32, 32, 8, 2), ("f2", 256, 16, 8, 2), ("bf2", 256, 0, 8, 2),
         ("f8", 32, 8, 2, 2), ("f8", 256, 0, 2, 2), ("f8", 8, 0, 1, 2),
     )
 ]  # fmt: skip
