@@ -13,8 +13,9 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
+import tensorlite as tl
 from tensorlite import config
-from tensorlite.backends import emulator, launch
+from tensorlite.backends import emulator, launch, standin
 
 NO_SKIP = "TL_TEST_NO_SKIP"  # set in CI, where what a test needs is installed and must be used
 
@@ -69,3 +70,36 @@ def kernels(stem):
 
 def random(*shape, dtype=np.float32, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+TOLERANCE = {tl.float32: 1e-5, tl.float64: 1e-13, tl.float16: 1e-3, tl.bfloat16: 1e-2}
+
+
+def there(x):
+    """The same on the device, lying as it does here: turned, stretched, or with gaps."""
+    stretched = [x.stride(d) == 0 and x.shape[d] > 1 for d in range(x.ndim)]
+    if any(stretched):
+        return there(x[tuple(slice(1) if s else slice(None) for s in stretched)].contiguous()).expand(x.shape)
+    order = sorted(range(x.ndim), key=lambda d: -x.stride(d))
+    made = x.permute(order).contiguous().to("cuda") if x.ndim else x.to("cuda")
+    if x.numel() > 1 and min(x.stride(d) for d in range(x.ndim) if x.shape[d] > 1) > 1:
+        made = tl.stack([made, made], -1)[..., 0]
+    return made.permute([order.index(d) for d in range(x.ndim)]) if x.ndim else made
+
+
+def alike(p, *inputs, exact=False, **kw):
+    """The op gives on the device what it gives on the CPU, by a kernel and without a copy to or from the host."""
+    wanted = p(*inputs, **kw)
+    given = [there(x) for x in inputs]
+    assert p.op.entry(tuple(x._spec for x in given), kw).native, "the plain forward ran"
+    with standin.watch() as seen:
+        made = p(*given, **kw)
+    assert not seen.crossings
+    assert made.device.type == "cuda" and made.dtype is wanted.dtype and made.shape == wanted.shape
+    a, b = made.cpu(), wanted
+    if exact or a.dtype not in TOLERANCE:
+        assert (a == b).all(), (p.op.name, kw, a, b)
+    else:
+        close = TOLERANCE[a.dtype]
+        np.testing.assert_allclose(a.to(tl.float64).numpy(), b.to(tl.float64).numpy(), rtol=close, atol=close)
+    return made
