@@ -304,6 +304,16 @@ class Tensor:
     def __array_wrap__(self, array, context=None, return_scalar=False):
         return from_array(np.asarray(array))
 
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        """How other libraries (CuPy, Numba) find this tensor's memory on a GPU."""
+        if self._spec.device is CPU:
+            raise AttributeError("__cuda_array_interface__: can't get it on non-CUDA tensor type; use tensor.cuda()")
+        if current_node(self) is not None:
+            raise GradError("__cuda_array_interface__: can't get it on Variable that requires grad; use var.detach()")
+        recording.reading("__cuda_array_interface__")
+        return self._arr.__cuda_array_interface__
+
     def item(self) -> Any:
         """The one element as a Python number."""
         if self._spec.size != 1:
