@@ -10,6 +10,7 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
 from tensorlite.backends import emulator, standin
+from tensorlite.backends.launch import attention
 from tensorlite.ops.attention import _reference, attention_dx_p, attention_p
 
 slow = pytest.mark.slow
@@ -125,6 +126,26 @@ def test_nan_comes_through():
     y, lse = attention_p(q, tl.ones(1, 4, 2, device="cuda"), tl.ones(1, 4, 2, device="cuda"), causal=False, scale=1.0)
     assert np.isnan(y.cpu().numpy()).all(-1).tolist() == [[False, True, False]]
     assert np.isnan(lse.cpu().numpy()).tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("kind", ["bools", "numbers"])
+def test_no_access_beyond_the_arrays(kind):
+    """Launched on arrays behind which memory ends."""
+    shapes = dict(q=(2, 3, 5), k=(2, 67, 5), v=(2, 67, 7), dy=(2, 3, 7))
+    q, k, v, dy = (emulator.guarded(values(n, *s).astype(np.float32)) for n, s in enumerate(shapes.values()))
+    mask = values(5, 3, 67) < 0.5
+    mask = emulator.guarded(mask if kind == "bools" else np.where(mask, np.float32(0.5), -np.inf).astype(np.float32))
+    y, lse, dq, dk, dv = (
+        emulator.guarded(np.full(s, np.nan, np.float32)) for s in ((2, 3, 7), (2, 3), q.shape, k.shape, v.shape)
+    )
+    how = dict(causal=False, scale=0.4)
+    specs = [tl.from_numpy(a.copy())._spec for a in (q, k, v, mask)]
+    attention.attention(tuple(specs), (), how)(q, k, v, mask, y, lse)
+    attention.attention_dx((None, *specs[:3], None, None, specs[3]), (), how)(dy, q, k, v, y, lse, mask, dq, dk, dv)
+    q, k, v, dy, mask = (a.astype(np.float64) if a.dtype != bool else a for a in (q, k, v, dy, mask))
+    np.testing.assert_allclose(y, weights_of(q, k, mask, False, 0.4) @ v, 1e-4, 1e-5)
+    for found, wanted in zip((dq, dk, dv), gradients(dy, q, k, v, mask, False, 0.4)):
+        np.testing.assert_allclose(found, wanted, 1e-4, 1e-5)
 
 
 def test_larger_heads_take_the_plain_path():

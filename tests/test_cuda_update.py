@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
 from tensorlite.backends import emulator, standin
-from tensorlite.backends.launch import table
+from tensorlite.backends.launch import table, update as launch_update
 from tensorlite.ops import clip, update
 from tensorlite.ops.clip import total_norm
 from tensorlite.ops.scaling import amp_unscale, amp_update_scale
@@ -170,6 +171,27 @@ def test_tensors_that_lie_otherwise():
     for optimizer in pair.optimizers:
         optimizer.step()
     pair.check()
+
+
+@pytest.mark.parametrize("sizes", [(1, 5, 0, 1027), (4, 1024)])
+def test_no_access_beyond_the_arrays(sizes):
+    """Launched on arrays behind which memory ends; some begin at a multiple of 16 bytes, some do not."""
+
+    class OnDevice(SimpleNamespace):
+        strides, itemsize = (4,), 4
+
+        def __init__(self, size):
+            array = emulator.guarded(np.ones(size, np.float32))
+            super().__init__(array=array, shape=(size,), data=SimpleNamespace(ptr=array.ctypes.data))
+
+    rows = [[OnDevice(n) for n in sizes] for _ in range(3)]
+    lr = np.array(0.25)
+    specs = [tl.from_numpy(a.copy())._spec for a in (lr, *(t.array for row in rows for t in row))]
+    how = dict(momentum=0.5, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False, first=False)
+    step = launch_update.sgd(tuple(specs), (), how)
+    step(emulator.guarded(lr), *(t for row in rows for t in row))
+    for p, g, b in zip(*rows):
+        assert (p.array == 1 - 0.25 * 1.5).all() and (g.array == 1).all() and (b.array == 1.5).all()
 
 
 def test_the_learning_rate_is_data():
