@@ -73,7 +73,8 @@ class Table:
 
     def _lying(self, tensors: tuple) -> list[int]:
         """Addresses of gradients, and how arrays lie."""
-        table, more = [], []
+        table: list[int] = []
+        more: list[int] = []
         for at in self.arrays:
             given = [tensors[i] for i in at]
             table.append(given[1].data.ptr if self.kinds > 1 else 0)

@@ -16,22 +16,17 @@ FLAGS = {"maximize": 1, "decays": 2, "decoupled": 4, "nesterov": 8, "first": 16,
          "dampening": 128}  # fmt: skip
 PREPARE, STEP = "PiPPiP" + "d" * 5 + "i", "PiPPPiiP" + "d" * 5 + "i"  # types of arguments
 
-
-def _of(a: str = "", b: str = "", d: str = "") -> tuple[str, ...]:
-    return a, b, d
-
-
 # rule: which constants its a, b, d are (update.cu), kinds of arrays, kinds of single numbers
 RULES: dict[str, tuple] = {
-    "sgd": (_of("momentum", "dampening"), lambda c: 2 + bool(c["momentum"]), 0),
-    "adam": (_of("betas"), lambda c: 4 + c["amsgrad"], 1),
-    "rmsprop": (_of("alpha", "momentum"), lambda c: 3 + c["centered"] + bool(c["momentum"]), 1),
-    "adagrad": (_of("lr_decay"), lambda c: 3, 1),
-    "adadelta": (_of("rho"), lambda c: 4, 1),
-    "adamax": (_of("betas"), lambda c: 4, 1),
-    "nadam": (_of("betas", d="momentum_decay"), lambda c: 4, 2),
-    "radam": (_of("betas"), lambda c: 4, 1),
-    "scale": (_of(), lambda c: 1, 0),
+    "sgd": (("momentum", "dampening", ""), lambda c: 2 + bool(c["momentum"]), 0),
+    "adam": (("betas", "", ""), lambda c: 4 + c["amsgrad"], 1),
+    "rmsprop": (("alpha", "momentum", ""), lambda c: 3 + c["centered"] + bool(c["momentum"]), 1),
+    "adagrad": (("lr_decay", "", ""), lambda c: 3, 1),
+    "adadelta": (("rho", "", ""), lambda c: 4, 1),
+    "adamax": (("betas", "", ""), lambda c: 4, 1),
+    "nadam": (("betas", "", "momentum_decay"), lambda c: 4, 2),
+    "radam": (("betas", "", ""), lambda c: 4, 1),
+    "scale": (("", "", ""), lambda c: 1, 0),
 }
 
 
@@ -41,10 +36,9 @@ def _stepper(name: str) -> Callable:
         lr, tensors = specs[0], specs[1:]
         told = len(tensors) % (kinds + singles) == 1  # the table ends with found_inf
         decay = float(kw.get("weight_decay", 0.0))
-        first = kw[a] if a else 0.0
-        first, second = first if a == "betas" else (first, kw[b] if b else 0.0)
+        pair = kw["betas"] if a == "betas" else (kw.get(a, 0.0), kw.get(b, 0.0))
         flags = sum(bit for flag, bit in FLAGS.items() if kw.get(flag)) + FLAGS["decays"] * bool(decay)
-        constants = decay, float(first), float(second), float(kw.get("eps", 0.0)), float(kw[d] if d else 0.0), flags
+        constants = decay, *map(float, pair), float(kw.get("eps", 0.0)), float(kw.get(d, 0.0)), flags
         code = NUMBERS[lr.dtype.short]
         launches = []
         for short, table in tables(tensors[: len(tensors) - told], kinds, singles):
