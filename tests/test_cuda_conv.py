@@ -11,7 +11,7 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
 from tensorlite.backends import emulator
-from tensorlite.backends.launch import conv, conv_weights
+from tensorlite.backends.launch import conv, conv_depthwise, conv_weights
 from tensorlite.ops.conv import conv2d_p
 from tensorlite.ops.conv_act import conv_act_p
 from tensorlite.ops.conv_pool import conv_relu_pool_p
@@ -135,6 +135,36 @@ FIRST = [  # few channels: one kernel
 @pytest.mark.parametrize("shapes", FIRST, ids=str)
 def test_few_channels(shapes, form):
     near(step("cuda", shapes, form=form), step("cpu", shapes, form=form), 3e-6)
+
+
+ONE_CHANNEL = [
+    ((2, 8, 9, 13), (8, 1, 3, 3), 1, 1, 1, 8),
+    ((3, 5, 12, 7), (10, 1, 5, 4), (1, 2), 2, (2, 1), 5),
+    ((1, 3, 9, 8), (3, 1, 2, 3), (3, 2), 1, (2, 2), 3),
+]
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1), (1, 0)], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.float16], ids=str)
+@pytest.mark.parametrize("shapes", ONE_CHANNEL, ids=str)
+def test_one_channel_a_group(shapes, dtype, form):
+    close = {tl.float32: 3e-6, tl.float64: 1e-14, tl.float16: 1e-3}[dtype]
+    near(step("cuda", shapes, dtype, form), step("cpu", shapes, dtype, form), close)
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1)], ids=str)
+def test_one_channel_a_group_in_parts_and_every_order(monkeypatch, form):
+    monkeypatch.setattr(conv_depthwise, "A_PART", 16)
+    for name in OPS[:3]:
+        TABLE[name].cache.clear()
+    results = []
+    for order in range(emulator.ORDERS):
+        with emulator.order(order):
+            results.append(step("cuda", ONE_CHANNEL[0], form=form))
+    near(results[0], step("cpu", ONE_CHANNEL[0], form=form), 3e-6)
+    for other in results[1:]:
+        assert all(np.array_equal(host(a), host(b)) for a, b in zip(results[0], other))
+    TABLE["conv2d_dw"].cache.clear()
 
 
 @pytest.mark.parametrize("form", [(0, 0), (1, 1)], ids=str)

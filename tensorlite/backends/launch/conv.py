@@ -1,7 +1,8 @@
 """Launches of convolutions on a GPU: conv2d, relu behind it, its gradients. Floor 1.
 
 conv.cu makes images (the convolution, and the gradient of its input), conv_small.cu those of few channels,
-conv_weights.cu the gradient of the weights. All take arrays of any strides: no layout is copied to the other.
+conv_weights.cu the gradient of the weights, conv_depthwise.cu all three where a group has one channel. They take arrays
+of any strides: no layout is copied to the other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorlite.backends import launch
-from tensorlite.backends.launch import CTYPES, Needs, Variant, reduce
+from tensorlite.backends.launch import CTYPES, Needs, Variant, conv_depthwise, reduce
 from tensorlite.backends.launch.conv_small import direct
 from tensorlite.backends.launch.conv_weights import conv2d_dw
 from tensorlite.backends.launch.images import SUMS, divider, lying_last, readable, steps
@@ -43,13 +44,15 @@ VARIANTS = [
 def conv2d(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """x * w + b, and relu where ``act`` says so; b may be None."""
     x, w, _ = specs
-    run = direct(x, w, outs[0].shape[2:], kw, relu=kw.get("act") == "relu")
+    run = conv_depthwise.image(x, w, outs[0], kw, transposed=False)
+    run = run or direct(x, w, outs[0].shape[2:], kw, relu=kw.get("act") == "relu")
     return run or _images(x, w, outs[0], kw, transposed=False)
 
 
 def conv2d_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """The gradient with respect to the image, from dy and w."""
-    run = _images(specs[0], specs[1], outs[0], kw, transposed=True)
+    run = conv_depthwise.image(specs[0], specs[1], outs[0], kw, transposed=True)
+    run = run or _images(specs[0], specs[1], outs[0], kw, transposed=True)
     return lambda dy, w, dx: run(dy, w, None, dx)
 
 
