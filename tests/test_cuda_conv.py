@@ -11,7 +11,7 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
 from tensorlite.backends import emulator
-from tensorlite.backends.launch import conv, conv_depthwise, conv_weights
+from tensorlite.backends.launch import conv, conv_depthwise, conv_mma, conv_weights
 from tensorlite.ops.conv import conv2d_p
 from tensorlite.ops.conv_act import conv_act_p
 from tensorlite.ops.conv_pool import conv_relu_pool_p
@@ -122,6 +122,54 @@ def test_values_and_gradients_are_those_of_the_cpu(shapes, form):
 def test_large_tiles_and_parts(forced, form):
     for shapes in SHAPES[:3]:
         near(step("cuda", shapes, form=form), step("cpu", shapes, form=form), 3e-6)
+
+
+TENSOR_CORES = [
+    ((2, 16, 9, 8), (70, 16, 3, 3), 1, 1, 1, 1),
+    ((3, 16, 7, 9), (40, 8, 3, 2), (2, 3), (2, 0), (1, 2), 2),
+    ((1, 40, 12, 13), (24, 40, 1, 1), 1, 0, 1, 1),
+    ((2, 8, 9, 8), (9, 8, 2, 2), 2, 2, 2, 1),  # features not by 2, phases without taps
+]
+
+
+@pytest.fixture
+def with_tensor_cores(monkeypatch):
+    """Small problems go to the tensor cores too; gives the names of what is launched."""
+    monkeypatch.setattr(conv_mma, "WORTH", 0)
+    from tensorlite.backends.launch import Kernel
+
+    names, launch = [], Kernel.__call__
+    monkeypatch.setattr(Kernel, "__call__", lambda self, *args: (names.append(self.name), launch(self, *args))[1])
+    for name in OPS[:3]:
+        TABLE[name].cache.clear()
+    yield names
+    for name in OPS[:3]:
+        TABLE[name].cache.clear()
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1), (1, 0)], ids=str)
+@pytest.mark.parametrize(("dtype", "close"), [(tl.float32, 2e-3), (tl.float16, 1e-3), (tl.bfloat16, 8e-3)], ids=str)
+@pytest.mark.parametrize("shapes", TENSOR_CORES, ids=str)
+def test_tensor_cores(with_tensor_cores, shapes, dtype, close, form):
+    there = step("cuda", shapes, dtype, form)
+    assert "image_mma" in with_tensor_cores
+    near(there, step("cpu", shapes, dtype, form), close)
+
+
+def test_tf32_only_where_it_is_allowed(with_tensor_cores, monkeypatch):
+    monkeypatch.setattr(tl.backends.cudnn, "allow_tf32", False)
+    there = step("cuda", TENSOR_CORES[0])
+    assert not any(name.endswith("_mma") for name in with_tensor_cores)
+    near(there, step("cpu", TENSOR_CORES[0]), 3e-6)
+
+
+def test_tensor_cores_give_the_same_bits_in_every_order(with_tensor_cores):
+    results = []
+    for order in range(emulator.ORDERS):
+        with emulator.order(order):
+            results.append([host(t) for t in step("cuda", TENSOR_CORES[0], tl.bfloat16)])
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other))
 
 
 FIRST = [  # few channels: one kernel
