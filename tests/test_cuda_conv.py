@@ -11,7 +11,7 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
 from tensorlite.backends import emulator
-from tensorlite.backends.launch import conv, conv_depthwise, conv_mma, conv_weights
+from tensorlite.backends.launch import conv, conv_depthwise, conv_mma, conv_weights, conv_weights_mma
 from tensorlite.ops.conv import conv2d_p
 from tensorlite.ops.conv_act import conv_act_p
 from tensorlite.ops.conv_pool import conv_relu_pool_p
@@ -125,8 +125,8 @@ def test_large_tiles_and_parts(forced, form):
 
 
 TENSOR_CORES = [
-    ((2, 16, 9, 8), (70, 16, 3, 3), 1, 1, 1, 1),
-    ((3, 16, 7, 9), (40, 8, 3, 2), (2, 3), (2, 0), (1, 2), 2),
+    ((2, 16, 9, 8), (72, 16, 3, 3), 1, 1, 1, 1),
+    ((3, 16, 7, 9), (32, 8, 3, 2), (2, 3), (2, 0), (1, 2), 2),
     ((1, 40, 12, 13), (24, 40, 1, 1), 1, 0, 1, 1),
     ((2, 8, 9, 8), (9, 8, 2, 2), 2, 2, 2, 1),  # features not by 2, phases without taps
 ]
@@ -136,6 +136,8 @@ TENSOR_CORES = [
 def with_tensor_cores(monkeypatch):
     """Small problems go to the tensor cores too; gives the names of what is launched."""
     monkeypatch.setattr(conv_mma, "WORTH", 0)
+    monkeypatch.setattr(conv_weights_mma, "LEAST", 1)
+    monkeypatch.setattr(conv_weights_mma, "MOST", 3)
     from tensorlite.backends.launch import Kernel
 
     names, launch = [], Kernel.__call__
@@ -153,6 +155,7 @@ def with_tensor_cores(monkeypatch):
 def test_tensor_cores(with_tensor_cores, shapes, dtype, close, form):
     there = step("cuda", shapes, dtype, form)
     assert "image_mma" in with_tensor_cores
+    assert ("weights_mma" in with_tensor_cores) == (shapes[1][0] // shapes[5] % (16 // dtype.itemsize) == 0)
     near(there, step("cpu", shapes, dtype, form), close)
 
 

@@ -28,6 +28,20 @@ VARIANTS = [
 ]
 
 
+_copied = copy.contiguous((), (), {})
+
+
+def laid_last(x: Any, piece: int) -> Any:
+    """The images, or a copy in channels_last where their pieces of 16 bytes cannot be read as they lie."""
+    xn, xc, xh, xw = steps(x)
+    if xc == 1 and not any(s < 0 or s % piece for s in (xn, xh, xw)) and x.data.ptr % 16 == 0:
+        return x
+    pixels = x.transpose(0, 2, 3, 1)
+    dense = launch.empty(pixels.shape, x.dtype)
+    _copied(pixels, dense)
+    return dense.transpose(0, 3, 1, 2)
+
+
 def allowed(short: str) -> bool:
     """Whether a convolution of this dtype may be done on the tensor cores now."""
     return short in ("f2", "bf2") or (short == "f4" and bool(cudnn.allow_tf32))
@@ -49,20 +63,16 @@ def image(x: Any, w: Any, y: Any, kw: dict, *, transposed: bool) -> Callable | N
         pixels, *divider(down), *divider(across), groups, channels, features, *x.shape[2:], *y.shape[2:],
         *w.shape[2:], sh, sw, top, left, *kw["dilation"],
     )  # fmt: skip
-    relu, lay = int(kw.get("act") == "relu"), copy.contiguous((), (), {})
+    relu = int(kw.get("act") == "relu")
     kernel = launch.load("conv_mma", **variant(short)).kernel("image_mma", TYPES, shared=SHARED)
 
     def run(x: Any, w: Any, b: Any, y: Any) -> None:
-        xn, xc, xh, xw = steps(x)
-        if xc != 1 or any(s < 0 or s % piece for s in (xn, xh, xw)) or x.data.ptr % 16:
-            x, (n, c, h, wide) = x.transpose(0, 2, 3, 1), x.shape
-            dense = launch.empty((n, h, wide, c), y.dtype)
-            lay(x, dense)
-            x, (xn, xh, xw) = dense, (h * wide * c, wide * c, c)
+        x = laid_last(x, piece)
+        xn, _, xh, xw = steps(x)
         w = w.reshape(groups, out, *w.shape[1:]).transpose(0, 2, 3, 4, 1) if transposed else w.transpose(0, 2, 3, 1)
         if not w.flags.c_contiguous or w.data.ptr % 16:
             packed = launch.empty(w.shape, y.dtype)
-            lay(w, packed)
+            _copied(w, packed)
             w = packed
         yn, yc, yh, yw = steps(y)
         vector = yc == 1 and not any(v % 2 for v in (features, yn, yh, yw)) and y.data.ptr % (2 * y.itemsize) == 0
