@@ -11,7 +11,7 @@ import tensorlite as tl
 from tensorlite import config
 from tensorlite.autograd.op import TABLE
 from tensorlite.backends import emulator
-from tensorlite.backends.launch import conv, conv_weights
+from tensorlite.backends.launch import conv, conv_depthwise, conv_mma, conv_weights, conv_weights_mma
 from tensorlite.ops.conv import conv2d_p
 from tensorlite.ops.conv_act import conv_act_p
 from tensorlite.ops.conv_pool import conv_relu_pool_p
@@ -124,6 +124,57 @@ def test_large_tiles_and_parts(forced, form):
         near(step("cuda", shapes, form=form), step("cpu", shapes, form=form), 3e-6)
 
 
+TENSOR_CORES = [
+    ((2, 16, 9, 8), (72, 16, 3, 3), 1, 1, 1, 1),
+    ((3, 16, 7, 9), (32, 8, 3, 2), (2, 3), (2, 0), (1, 2), 2),
+    ((1, 40, 12, 13), (24, 40, 1, 1), 1, 0, 1, 1),
+    ((2, 8, 9, 8), (9, 8, 2, 2), 2, 2, 2, 1),  # features not by 2, phases without taps
+]
+
+
+@pytest.fixture
+def with_tensor_cores(monkeypatch):
+    """Small problems go to the tensor cores too; gives the names of what is launched."""
+    monkeypatch.setattr(conv_mma, "WORTH", 0)
+    monkeypatch.setattr(conv_weights_mma, "LEAST", 1)
+    monkeypatch.setattr(conv_weights_mma, "MOST", 3)
+    from tensorlite.backends.launch import Kernel
+
+    names, launch = [], Kernel.__call__
+    monkeypatch.setattr(Kernel, "__call__", lambda self, *args: (names.append(self.name), launch(self, *args))[1])
+    for name in OPS[:3]:
+        TABLE[name].cache.clear()
+    yield names
+    for name in OPS[:3]:
+        TABLE[name].cache.clear()
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1), (1, 0)], ids=str)
+@pytest.mark.parametrize(("dtype", "close"), [(tl.float32, 2e-3), (tl.float16, 1e-3), (tl.bfloat16, 8e-3)], ids=str)
+@pytest.mark.parametrize("shapes", TENSOR_CORES, ids=str)
+def test_tensor_cores(with_tensor_cores, shapes, dtype, close, form):
+    there = step("cuda", shapes, dtype, form)
+    assert "image_mma" in with_tensor_cores
+    assert ("weights_mma" in with_tensor_cores) == (shapes[1][0] // shapes[5] % (16 // dtype.itemsize) == 0)
+    near(there, step("cpu", shapes, dtype, form), close)
+
+
+def test_tf32_only_where_it_is_allowed(with_tensor_cores, monkeypatch):
+    monkeypatch.setattr(tl.backends.cudnn, "allow_tf32", False)
+    there = step("cuda", TENSOR_CORES[0])
+    assert not any(name.endswith("_mma") for name in with_tensor_cores)
+    near(there, step("cpu", TENSOR_CORES[0]), 3e-6)
+
+
+def test_tensor_cores_give_the_same_bits_in_every_order(with_tensor_cores):
+    results = []
+    for order in range(emulator.ORDERS):
+        with emulator.order(order):
+            results.append([host(t) for t in step("cuda", TENSOR_CORES[0], tl.bfloat16)])
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other))
+
+
 FIRST = [  # few channels: one kernel
     ((2, 1, 9, 13), (9, 1, 3, 3), 1, 0, 1, 1),
     ((3, 3, 8, 7), (37, 3, 5, 4), (1, 2), 2, 1, 1),
@@ -135,6 +186,36 @@ FIRST = [  # few channels: one kernel
 @pytest.mark.parametrize("shapes", FIRST, ids=str)
 def test_few_channels(shapes, form):
     near(step("cuda", shapes, form=form), step("cpu", shapes, form=form), 3e-6)
+
+
+ONE_CHANNEL = [
+    ((2, 8, 9, 13), (8, 1, 3, 3), 1, 1, 1, 8),
+    ((3, 5, 12, 7), (10, 1, 5, 4), (1, 2), 2, (2, 1), 5),
+    ((1, 3, 9, 8), (3, 1, 2, 3), (3, 2), 1, (2, 2), 3),
+]
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1), (1, 0)], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.float16], ids=str)
+@pytest.mark.parametrize("shapes", ONE_CHANNEL, ids=str)
+def test_one_channel_a_group(shapes, dtype, form):
+    close = {tl.float32: 3e-6, tl.float64: 1e-14, tl.float16: 1e-3}[dtype]
+    near(step("cuda", shapes, dtype, form), step("cpu", shapes, dtype, form), close)
+
+
+@pytest.mark.parametrize("form", [(0, 0), (1, 1)], ids=str)
+def test_one_channel_a_group_in_parts_and_every_order(monkeypatch, form):
+    monkeypatch.setattr(conv_depthwise, "A_PART", 16)
+    for name in OPS[:3]:
+        TABLE[name].cache.clear()
+    results = []
+    for order in range(emulator.ORDERS):
+        with emulator.order(order):
+            results.append(step("cuda", ONE_CHANNEL[0], form=form))
+    near(results[0], step("cpu", ONE_CHANNEL[0], form=form), 3e-6)
+    for other in results[1:]:
+        assert all(np.array_equal(host(a), host(b)) for a, b in zip(results[0], other))
+    TABLE["conv2d_dw"].cache.clear()
 
 
 @pytest.mark.parametrize("form", [(0, 0), (1, 1)], ids=str)

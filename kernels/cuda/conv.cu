@@ -21,26 +21,6 @@ constexpr int LEFT = BM + 4, RIGHT = BN + 4;  // a row of a tile in shared memor
 constexpr int LOADS = BM * DEEP / THREADS, STEP = LAST ? DEEP : THREADS / BM;
 constexpr int OUTSIDE = -(1 << 30);  // a row of no image
 
-// How output pixels and taps meet input pixels along one dimension:
-// input = output * by + from + tap * step; output in memory: output * apart + first.
-struct Side {
-    int by, from, step, taps, first_tap, every, apart, first;
-};
-
-__device__ inline Side side(int transposed, int phase, int stride, int pad, int dilation, int kernel) {
-    if (!transposed) return {stride, -pad, dilation, kernel, 0, 1, 1, 0};
-    int a = stride, b = dilation;
-    while (b) {
-        const int rest = a % b;
-        a = b, b = rest;
-    }
-    const int every = stride / a;  // of the taps meet a pixel of this phase, from the first one on
-    int tap = 0;
-    while (tap < kernel && (phase + pad - tap * dilation) % stride) ++tap;
-    const int taps = tap < kernel ? (kernel - tap + every - 1) / every : 0;
-    return {1, taps ? (phase + pad - tap * dilation) / stride : 0, -(dilation / a), taps, tap, every, stride, phase};
-}
-
 }  // namespace
 
 // x: (image, channel, row, column) by its steps; weights by theirs for (group, inner channel, feature, row, column).

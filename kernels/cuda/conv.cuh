@@ -45,6 +45,26 @@ struct Digits {
     }
 };
 
+// How output pixels and taps meet input pixels along one dimension:
+// input = output * by + from + tap * step; output in memory: output * apart + first.
+struct Side {
+    int by, from, step, taps, first_tap, every, apart, first;
+};
+
+TL_DEVICE Side side(int transposed, int phase, int stride, int pad, int dilation, int kernel) {
+    if (!transposed) return {stride, -pad, dilation, kernel, 0, 1, 1, 0};
+    int a = stride, b = dilation;
+    while (b) {
+        const int rest = a % b;
+        a = b, b = rest;
+    }
+    const int every = stride / a;  // of the taps meet a pixel of this phase, from the first one on
+    int tap = 0;
+    while (tap < kernel && (phase + pad - tap * dilation) % stride) ++tap;
+    const int taps = tap < kernel ? (kernel - tap + every - 1) / every : 0;
+    return {1, taps ? (phase + pad - tap * dilation) / stride : 0, -(dilation / a), taps, tap, every, stride, phase};
+}
+
 constexpr int DEEP = 16;  // inner elements of a tile
 
 // Four neighbours in shared memory, 16 bytes at a time.

@@ -11,8 +11,8 @@
 
 namespace {
 
-constexpr int SIDE = 64, THREADS = 256, EACH = 4, PITCH = SIDE + 4;
-constexpr int OUTSIDE = -(1 << 30);
+constexpr int TILE = 64, THREADS = 256, EACH = 4, PITCH = TILE + 4;
+constexpr int OUTTILE = -(1 << 30);
 
 }  // namespace
 
@@ -26,9 +26,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     TL_SHARED(Wide, left, 2 * DEEP * PITCH);
     TL_SHARED(Wide, right, 2 * DEEP * PITCH);
     const int tid = threadIdx.x, tx = tid % 16, ty = tid / 16;
-    const int columns = channels * kh * kw, tiles = (columns + SIDE - 1) / SIDE, tall = (features + SIDE - 1) / SIDE;
-    const int n0 = static_cast<int>(blockIdx.x % tiles) * SIDE;
-    const int m0 = static_cast<int>(blockIdx.x / tiles % tall) * SIDE;
+    const int columns = channels * kh * kw, tiles = (columns + TILE - 1) / TILE, tall = (features + TILE - 1) / TILE;
+    const int n0 = static_cast<int>(blockIdx.x % tiles) * TILE;
+    const int m0 = static_cast<int>(blockIdx.x / tiles % tall) * TILE;
     const int group = static_cast<int>(blockIdx.x / tiles / tall);
     const FastDivider by_down{down_mul, down_shift, down}, by_across{across_mul, across_shift, across};
     const int nb = LAST ? kw : kh, nc = LAST ? channels : kw;
@@ -40,22 +40,22 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     int row0[TAPS], col0[TAPS], start[TAPS], feature[TAPS];
 #pragma unroll
     for (int r = 0; r < TAPS; ++r) {
-        const int at = LAST ? tid % SIDE : tid / DEEP + r * (THREADS / DEEP);
+        const int at = LAST ? tid % TILE : tid / DEEP + r * (THREADS / DEEP);
         const Digits tap(n0 + at, 0, nb, nc);
         const int i = LAST ? tap.a : tap.b, j = LAST ? tap.b : tap.c, c = LAST ? tap.c : tap.a;
-        row0[r] = n0 + at < columns ? i * dh - ph : OUTSIDE;
+        row0[r] = n0 + at < columns ? i * dh - ph : OUTTILE;
         col0[r] = j * dilation - pw;
         start[r] = c * xc;
         feature[r] = m0 + at < features ? (m0 + at) * yc : -1;
     }
     const int first = static_cast<int>(blockIdx.z) * deep * DEEP;
-    int k = first + (LAST ? tid / SIDE : tid % DEEP);
+    int k = first + (LAST ? tid / TILE : tid % DEEP);
 
     Wide next_left[EACH], next_right[EACH];
     const auto load = [&] {
 #pragma unroll
         for (int u = 0; u < PIXELS; ++u) {
-            const int pixel = k + u * (THREADS / SIDE);
+            const int pixel = k + u * (THREADS / TILE);
             const bool is = pixel < pixels;
             unsigned q = 0, p = 0, n = 0;
             if (is) n = by_down.divide(by_across.divide(static_cast<unsigned>(pixel), q), p);
@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
         Wide* r = right + half * DEEP * PITCH;
 #pragma unroll
         for (int u = 0; u < EACH; ++u) {
-            const int at = LAST ? (tid / SIDE + u * (THREADS / SIDE)) * PITCH + tid % SIDE
+            const int at = LAST ? (tid / TILE + u * (THREADS / TILE)) * PITCH + tid % TILE
                                 : tid % DEEP * PITCH + tid / DEEP + u * (THREADS / DEEP);
             l[at] = next_left[u];
             r[at] = next_right[u];

@@ -1,7 +1,8 @@
 """Launches of convolutions on a GPU: conv2d, relu behind it, its gradients. Floor 1.
 
-conv.cu makes images (the convolution, and the gradient of its input), conv_small.cu those of few channels,
-conv_weights.cu the gradient of the weights. All take arrays of any strides: no layout is copied to the other.
+conv.cu makes images (the convolution, and the gradient of its input), conv_mma.cu the same on the tensor cores,
+conv_small.cu those of few channels, conv_weights.cu the gradient of the weights, conv_depthwise.cu all three where a
+group has one channel. All but conv_mma.cu take arrays of any strides: no layout is copied to the other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tensorlite.backends import launch
-from tensorlite.backends.launch import CTYPES, Needs, Variant, reduce
+from tensorlite.backends.launch import CTYPES, Needs, Variant, conv_depthwise, conv_mma, reduce
 from tensorlite.backends.launch.conv_small import direct
 from tensorlite.backends.launch.conv_weights import conv2d_dw
 from tensorlite.backends.launch.images import SUMS, divider, lying_last, readable, steps
@@ -43,19 +44,30 @@ VARIANTS = [
 def conv2d(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """x * w + b, and relu where ``act`` says so; b may be None."""
     x, w, _ = specs
-    run = direct(x, w, outs[0].shape[2:], kw, relu=kw.get("act") == "relu")
-    return run or _images(x, w, outs[0], kw, transposed=False)
+    run = conv_depthwise.image(x, w, outs[0], kw, transposed=False)
+    run = run or direct(x, w, outs[0].shape[2:], kw, relu=kw.get("act") == "relu")
+    return run or _products(x, w, outs[0], kw, transposed=False)
 
 
 def conv2d_dx(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """The gradient with respect to the image, from dy and w."""
-    run = _images(specs[0], specs[1], outs[0], kw, transposed=True)
+    run = conv_depthwise.image(specs[0], specs[1], outs[0], kw, transposed=True)
+    run = run or _products(specs[0], specs[1], outs[0], kw, transposed=True)
     return lambda dy, w, dx: run(dy, w, None, dx)
 
 
 def conv2d_db(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """The sums of dy's channels."""
     return reduce.sum(specs, outs, {"dim": (0, 2, 3)})
+
+
+def _products(x: Any, w: Any, y: Any, kw: dict, transposed: bool) -> Callable:
+    """``run(x, w, b, y)``: on the tensor cores where they take it and may."""
+    short = y.dtype.short
+    exact, quick = _images(x, w, y, kw, transposed), conv_mma.image(x, w, y, kw, transposed=transposed)
+    if quick is None:
+        return exact
+    return lambda *arrays: (quick if conv_mma.allowed(short) else exact)(*arrays)
 
 
 def _images(x: Any, w: Any, y: Any, kw: dict, transposed: bool) -> Callable:

@@ -29,7 +29,11 @@ VARIANTS = [
 
 def conv2d_dw(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """The gradient with respect to the weights, from x and dy."""
+    from tensorlite.backends.launch import conv_depthwise, conv_mma, conv_weights_mma
+
     x, dy, (dw,) = *specs, outs
+    if (depthwise := conv_depthwise.weights(x, dy, dw, kw)) is not None:
+        return depthwise
     (kh, kw_), (top, _, left, _), groups = kw["kernel"], kw["padding"], kw["groups"]
     short = dw.dtype.short
     features, channels = dw.shape[0] // groups, dw.shape[1]
@@ -42,17 +46,23 @@ def conv2d_dw(specs: tuple, outs: tuple, kw: dict) -> Callable:
     )  # fmt: skip
     size, wide = dw.size, "f8" if short == "f8" else "f4"
 
-    def run(x: Any, dy: Any, dw: Any) -> None:
+    def join(scratch: Any, dw: Any, count: int) -> None:
+        kernel = launch.load("conv_weights", **variant(short, False)).kernel("join", "PPiq")
+        kernel((-(-size // 32),), (THREADS,), scratch, dw, count, size)
+
+    def exact(x: Any, dy: Any, dw: Any) -> None:
         x, dy = readable(x), readable(dy)
-        module = launch.load("conv_weights", **variant(short, lying_last(x)))
+        kernel = launch.load("conv_weights", **variant(short, lying_last(x))).kernel("weights", TYPES)
         scratch = launch.empty((parts, size), wide) if parts > 1 else None
-        kernel = module.kernel("weights", TYPES)
         numbers = (*sizes, *steps(x), *steps(dy), *steps(dw), size)
         kernel((blocks, 1, parts), (THREADS,), x, dy, dw, scratch, deep, *numbers)
         if parts > 1:
-            module.kernel("join", "PPiq")((-(-size // 32),), (THREADS,), scratch, dw, parts, size)
+            join(scratch, dw, parts)
 
-    return run
+    quick = conv_weights_mma.weights(x, dy, dw, kw, join)
+    if quick is None:
+        return exact
+    return lambda *arrays: (quick if conv_mma.allowed(short) else exact)(*arrays)
 
 
 def parted(pixels: int, blocks: int, size: int) -> tuple[int, int]:
