@@ -113,8 +113,7 @@ def test_rows_of_nan_and_infinity():
 
 
 # ---- cross-entropy
-@pytest.mark.parametrize("dtype", [tl.float32, tl.float16])
-@pytest.mark.parametrize("shape", [(5, 3), (3, 8200)])
+@pytest.mark.parametrize(("shape", "dtype"), [((5, 3), tl.float32), ((5, 3), tl.float16), ((3, 8200), tl.float32)])
 def test_cross_entropy(shape, dtype):
     x = numbers(*shape, dtype=dtype)
     t = tl.tensor([1, 2, 0, -100, 2][: shape[0]])

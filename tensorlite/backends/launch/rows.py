@@ -35,7 +35,7 @@ def held(short: str, n: int, most: int = 32, longest: int = 256) -> tuple[int, i
     Short rows are held by a warp, others by ``longest`` threads; few sizes, so that few programs are compiled.
     """
     if short == "f8":
-        most //= 2
+        most //= 4
     for group, keeps in ((32, (1, 8, most)), (longest, (8, most))):
         for keep in keeps:
             if n <= group * keep:
