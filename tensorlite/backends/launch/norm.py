@@ -37,7 +37,7 @@ class Norm:
 
     def module(self, group: int, keep: int, vec: int = 1) -> launch.Module:
         more = {"AFFINE": CTYPES[self.affine], "ACT": self.act, "GROUPS": int(self.groups)}
-        return launch.load("norm", **rows.macros(self.short, group, keep, vec, **more))
+        return rows.program("norm", self.short, group, keep, vec, **more)
 
 
 def layer_norm(specs: tuple, outs: tuple, kw: dict) -> Callable:

@@ -64,7 +64,7 @@ def _alike(x: Any, t: Any, out: Any) -> tuple:
 def _module(short: str, *arrays: Any) -> launch.Module:
     at = [(rows.address(a), 0, 1) for a in arrays if a is not None]
     vec = rows.vec(short, 0, arrays[0].size, *at)
-    return launch.load("pointwise_loss", **rows.macros(short, rows.THREADS, 0, vec))
+    return rows.program("pointwise_loss", short, rows.THREADS, 0, vec)
 
 
 _NEEDS = {name: Needs(rows.THREADS, blocks=2) for name in ("losses", "finish", "losses_dx")}

@@ -6,8 +6,10 @@ The device's half is kernels/cuda/rows.cuh.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
+from tensorlite.backends import launch
 from tensorlite.backends.launch import CTYPES
 
 NUMBER = {"f4": "float", "f2": "float", "bf2": "float", "f8": "double"}  # what is computed in
@@ -22,6 +24,12 @@ def macros(short: str, group: int, keep: int, vec: int = 1, **more: Any) -> dict
         "TL_X": CTYPES[short], "NUMBER": NUMBER[short], "THREADS": threads, "GROUP": group, "KEEP": keep, "VEC": vec,
         **more,
     }  # fmt: skip
+
+
+@cache
+def program(stem: str, short: str, group: int, keep: int, vec: int = 1, **more: Any) -> launch.Module:
+    """The kernels of a file under these macros."""
+    return launch.load(stem, **macros(short, group, keep, vec, **more))
 
 
 def wide(short: str) -> int:
