@@ -75,10 +75,9 @@ def same(found, dtype, name=""):
     [
         (3, 1, tl.float32),
         (5, 33, tl.float32),
-        (11, 128, tl.float32),
         (2, 1100, tl.float32),
         (2, 8200, tl.float32),  # longer than a block holds
-        (4, 136, tl.bfloat16),
+        (11, 136, tl.bfloat16),
     ],
 )
 def test_layer_norm(rows, n, dtype, monkeypatch):
@@ -136,7 +135,7 @@ def test_rms_norm():
 
 
 def test_group_and_instance_norm():
-    for shape, groups in (((2, 6, 5), 2), ((3, 32, 2, 3), 2)):
+    for shape, groups in (((2, 6, 5), 2), ((3, 16, 1, 2), 2)):
         x, w, b = numbers(*shape), numbers(shape[1], seed=1), numbers(shape[1], seed=2)
         same(both(lambda x, w, b, k=groups: F.group_norm(x, k, w, b), x, w, b, seed=3), tl.float32)
     x, w, b = numbers(2, 3, 20), numbers(3, seed=1), numbers(3, seed=2)

@@ -84,28 +84,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) finish(const C* parts, 
     if (threadIdx.x == 0) *total = Put<X>::of(mean ? loss / rows : loss);
 }
 
-// One block: how many of the rows count.
+// How many of the rows count, added to *rows: whole numbers, so the order is all the same.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    counted(const Index* t, C* rows, long long count, long long t_step, long long ignore) {
+    counted(const Index* t, long long* rows, long long count, long long t_step, long long ignore) {
     TL_SHARED(C, scratch, 2 * kThreads);
     C here = C(0), none = C(0);
-#pragma unroll 4
-    for (long long k = threadIdx.x; k < count; k += kThreads)
-        here += static_cast<long long>(t[k * t_step]) == ignore ? C(0) : C(1);
+    grid_stride(count, [&](long long k) { here += static_cast<long long>(t[k * t_step]) == ignore ? C(0) : C(1); });
     add_up(here, none, scratch, 1);
-    if (threadIdx.x == 0) *rows = here;
+    if (threadIdx.x == 0) atomic_add(rows, static_cast<long long>(here));
 }
 
 // dx = (softmax(x) - onehot(t)) times each row's share of dy. A mean divides dy by *rows, or, where that is null, by
 // what each block counts itself.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    losses_dx(const X* dy, const X* x, const Index* t, const X* kept, X* dx, const C* rows, int mean, long long count,
+    losses_dx(const X* dy, const X* x, const Index* t, const X* kept, X* dx, const long long* rows, int mean, long long count,
               long long classes, long long dy_step, long long x_row, long long x_step, long long t_step,
               long long ignore, long long* flag, int code) {
     TL_SHARED(C, scratch, 2 * kThreads);
     const Targets targets = {t, t_step, classes, ignore, flag, code};
     C by = C(1);
-    if (mean && rows) by = *rows;
+    if (mean && rows) by = static_cast<C>(*rows);
     if (mean && !rows) {
         int here = 0;
         for (long long k = threadIdx.x; k - static_cast<long long>(threadIdx.x) < count; k += kThreads)

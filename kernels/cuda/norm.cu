@@ -102,9 +102,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, THREADS > 256 ? 1 : 2)
 
 // With h = (x - mean) r, g what passed the activation and v = g w: dx = r (v - sum(v) / n - h sum(v h) / n) + d_sum.
 // Where a thread holds at most 8 numbers of a row, dw = sum(g h) and db = sum(g) over rows too: block p's to
-// parts[p, 0 and 1], or, where those are null, to dw and db.
-#if !GROUPS
-extern "C" __global__ void __launch_bounds__(THREADS, THREADS > 256 ? 1 : 2)
+// parts[p, 0 and 1], or, where those are null, to dw and db. (With more in hand it is not launched.)
+#if !GROUPS && KEEP <= 8
+extern "C" __global__ void __launch_bounds__(THREADS, THREADS > 256 || sizeof(X) == 8 ? 1 : 2)
     normalize_dx(const X* dy, const X* d_sum, const X* x, const C* means, const C* vars, const W* w, const W* b, X* dx,
                  C* dw, C* db, C* parts, int rms, long long count, long long n, long long dy_row, long long dy_step,
                  long long sum_row, long long sum_step, long long x_row, long long x_step, double eps) {
@@ -207,7 +207,7 @@ extern "C" __global__ void __launch_bounds__(256, 2)
     own_w[at] = to_w;
     if (own_b) own_b[at] = to_b;
 }
-#else
+#elif GROUPS
 // A block a row of channels * inner numbers: the sums of each channel first, which go to parts[0 and 1, row, channel]
 // (0: of g h, 1: of g), then dx. A warp takes a channel, or the block does where there are few.
 extern "C" __global__ void __launch_bounds__(256, 2)

@@ -2,7 +2,7 @@
 //
 // Floor: bytes. Forward reads both inputs once (8 bytes a pair of floats, 12 where each loss is wanted), the gradient
 // reads them and writes one (12). A block adds up its pairs in order, `finish` the sums of the blocks.
-// Macros: those of rows.cuh (all pairs are one row, GROUP is the block, KEEP 0), and KIND, a struct below.
+// Macros: those of rows.cuh (all pairs are one row, GROUP is the block, KEEP 0).
 #include "rows.cuh"
 
 using namespace tl;
@@ -40,7 +40,6 @@ struct Logits {  // binary cross-entropy of sigmoid(x)
     static constexpr bool shared_out = false;
 };
 
-typedef KIND Pair;
 constexpr long long kChunk = static_cast<long long>(THREADS) * E;
 
 TL_DEVICE Loss loss_of(double bound, double steep, double two) {
@@ -48,11 +47,8 @@ TL_DEVICE Loss loss_of(double bound, double steep, double two) {
             static_cast<C>(two)};
 }
 
-// y: each loss, or null; total: their sum divided by `by`, where one block does all; else parts gets the blocks' sums.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    losses(const X* x, const X* t, X* y, X* total, C* parts, long long n, double bound, double steep, double by) {
-    TL_SHARED(C, scratch, kThreads);
-    const Loss f = loss_of(bound, steep, 2);
+// The thread's share of the losses' sum; each of them goes to y where that is not null.
+template <class Pair> TL_DEVICE C values(const Loss& f, const X* x, const X* t, X* y, long long n) {
     C sum = C(0);
     Row<X> xs = row_of(x, n, 1), ts = row_of(t, n, 1);
     for (long long base = blockIdx.x * kChunk; base < n; base += gridDim.x * kChunk) {
@@ -68,26 +64,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             }
         }
     }
-    if (y) return;
-    sum = group_sum(sum, scratch);
-    if (threadIdx.x) return;
-    if (parts) parts[blockIdx.x] = sum;
-    else *total = Put<X>::of(sum / static_cast<C>(by));
+    return sum;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2) finish(const C* parts, X* total, int count, double by) {
-    TL_SHARED(C, scratch, kThreads);
-    C sum = C(0);
-    for (int k = threadIdx.x; k < count; k += kThreads) sum += parts[k];
-    sum = group_sum(sum, scratch);
-    if (threadIdx.x == 0) *total = Put<X>::of(sum / static_cast<C>(by));
-}
-
-// dy: one number, or one for each pair. A mean is over `by` pairs.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    losses_dx(const X* dy, const X* x, const X* t, X* dx, int one, long long n, double bound, double steep, double two,
-              double by) {
-    const Loss f = loss_of(bound, steep, two);
+template <class Pair>
+TL_DEVICE void slopes(const Loss& f, const X* dy, const X* x, const X* t, X* dx, int one, long long n, double by) {
     const C divisor = Pair::shared_out ? C(1) : static_cast<C>(by), share = one ? read<C>(dy[0]) / divisor : C(0);
     Row<X> xs = row_of(x, n, 1), ts = row_of(t, n, 1), gs = row_of(dy, n, 1);
     for (long long base = blockIdx.x * kChunk; base < n; base += gridDim.x * kChunk) {
@@ -105,4 +86,41 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             }
         }
     }
+}
+
+// kind: 0 squared, 1 absolute, 2 Huber's, 3 logits. y: each loss, or null; total: their sum divided by `by`, where one
+// block does all; else parts gets the blocks' sums.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    losses(const X* x, const X* t, X* y, X* total, C* parts, int kind, long long n, double bound, double steep,
+           double by) {
+    TL_SHARED(C, scratch, kThreads);
+    const Loss f = loss_of(bound, steep, 2);
+    C sum = kind == 0   ? values<Squared>(f, x, t, y, n)
+            : kind == 1 ? values<Absolute>(f, x, t, y, n)
+            : kind == 2 ? values<Huber>(f, x, t, y, n)
+                        : values<Logits>(f, x, t, y, n);
+    if (y) return;
+    sum = group_sum(sum, scratch);
+    if (threadIdx.x) return;
+    if (parts) parts[blockIdx.x] = sum;
+    else *total = Put<X>::of(sum / static_cast<C>(by));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2) finish(const C* parts, X* total, int count, double by) {
+    TL_SHARED(C, scratch, kThreads);
+    C sum = C(0);
+    for (int k = threadIdx.x; k < count; k += kThreads) sum += parts[k];
+    sum = group_sum(sum, scratch);
+    if (threadIdx.x == 0) *total = Put<X>::of(sum / static_cast<C>(by));
+}
+
+// dy: one number, or one for each pair. A mean is over `by` pairs.
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    losses_dx(const X* dy, const X* x, const X* t, X* dx, int one, int kind, long long n, double bound, double steep,
+              double two, double by) {
+    const Loss f = loss_of(bound, steep, two);
+    if (kind == 0) slopes<Squared>(f, dy, x, t, dx, one, n, by);
+    else if (kind == 1) slopes<Absolute>(f, dy, x, t, dx, one, n, by);
+    else if (kind == 2) slopes<Huber>(f, dy, x, t, dx, one, n, by);
+    else slopes<Logits>(f, dy, x, t, dx, one, n, by);
 }

@@ -16,7 +16,8 @@ typedef TL_X X;
 typedef NUMBER C;
 constexpr int kThreads = THREADS, kGroup = GROUP, V = VEC, kRows = kThreads / kGroup;
 constexpr bool kColumns = kGroup == 8;
-constexpr int E = KEEP ? KEEP : V > 2 ? 16 : V == 2 || sizeof(X) < 8 ? 8 : 4;  // elements that a thread has in hand
+// Elements that a thread has in hand; more of doubles, or of what many addresses belong to, would not fit.
+constexpr int E = KEEP ? KEEP : V > 2 ? 16 : kColumns || sizeof(X) == 8 ? 4 : 8;
 static_assert(E % V == 0 && (kThreads == kGroup || kGroup == 32 || kGroup == 8), "rows.cuh: KEEP, VEC or GROUP");
 
 TL_DEVICE int member() { return static_cast<int>(kColumns ? threadIdx.x / 32 : threadIdx.x % kGroup); }

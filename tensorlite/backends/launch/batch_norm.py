@@ -44,7 +44,7 @@ class Channels:
         vec = 1
         if self.group == PLANES:
             vec = rows.vec(self.short, 0, self.inner, *((rows.address(a), 0, 1) for a in arrays))
-        return launch.load("batch_norm", **rows.macros(self.short, self.group, 0, vec, **self.macros))
+        return rows.program("batch_norm", self.short, self.group, 0, vec, **self.macros)
 
     def scratch(self) -> Any:
         return launch.empty((self.parts, 2, self.channels), rows.STAT[self.short]) if self.parts else None

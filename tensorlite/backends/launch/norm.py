@@ -37,7 +37,7 @@ class Norm:
 
     def module(self, group: int, keep: int, vec: int = 1) -> launch.Module:
         more = {"AFFINE": CTYPES[self.affine], "ACT": self.act, "GROUPS": int(self.groups)}
-        return launch.load("norm", **rows.macros(self.short, group, keep, vec, **more))
+        return rows.program("norm", self.short, group, keep, vec, **more)
 
 
 def layer_norm(specs: tuple, outs: tuple, kw: dict) -> Callable:
@@ -112,7 +112,7 @@ def _backward(f: Norm, rms: int = 0) -> Callable:
     """``run(dy, d_sum, x, mean, var, w, b, dx, dw, db)``; None leaves one out."""
     if f.groups:
         return _of_groups(f)
-    group, keep = rows.held(f.short, f.n, KEPT_DX * (2 if f.short == "f8" else 1))
+    group, keep = rows.held(f.short, f.n, KEPT_DX * (4 if f.short == "f8" else 1))
     if not keep and f.n <= 512 * KEPT_DX and f.short != "f8":
         group, keep = 512, KEPT_DX
     sums, threads = keep > 0, max(group, rows.THREADS)
@@ -168,7 +168,7 @@ def _of_groups(f: Norm) -> Callable:
 
 def _variant(short: str, affine: str, group: int, keep: int, vec: int, act: str | None, groups: int) -> Variant:
     threads, few = max(group, rows.THREADS), keep > 16 or short == "f8" or group > 256
-    names = ("groups_dx",) if groups else ("normalize_dx", "column_sums")
+    names = ("groups_dx",) if groups else ("normalize_dx", "column_sums") if keep <= 8 else ()
     needs = {name: Needs(threads if name.startswith("n") else 256, blocks=1 if few else 2) for name in names}
     needs |= {"normalize": Needs(threads, blocks=1 if few else 2), "add_parts": Needs(256, blocks=4)}
     macros = rows.macros(short, group, keep, vec, AFFINE=CTYPES[affine], ACT=ACTS[act], GROUPS=groups)

@@ -6,8 +6,10 @@ The device's half is kernels/cuda/rows.cuh.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
+from tensorlite.backends import launch
 from tensorlite.backends.launch import CTYPES
 
 NUMBER = {"f4": "float", "f2": "float", "bf2": "float", "f8": "double"}  # what is computed in
@@ -24,6 +26,12 @@ def macros(short: str, group: int, keep: int, vec: int = 1, **more: Any) -> dict
     }  # fmt: skip
 
 
+@cache
+def program(stem: str, short: str, group: int, keep: int, vec: int = 1, **more: Any) -> launch.Module:
+    """The kernels of a file under these macros."""
+    return launch.load(stem, **macros(short, group, keep, vec, **more))
+
+
 def wide(short: str) -> int:
     """How many elements 16 bytes hold."""
     return {"f8": 2, "f4": 4}.get(short, 8)
@@ -35,7 +43,7 @@ def held(short: str, n: int, most: int = 32, longest: int = 256) -> tuple[int, i
     Short rows are held by a warp, others by ``longest`` threads; few sizes, so that few programs are compiled.
     """
     if short == "f8":
-        most //= 2
+        most //= 4
     for group, keeps in ((32, (1, 8, most)), (longest, (8, most))):
         for keep in keeps:
             if n <= group * keep:

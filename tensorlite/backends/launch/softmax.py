@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tensorlite.backends import launch
 from tensorlite.backends.launch import Needs, Variant, rows
 
 TYPES = "PPP" + "q" * 9
@@ -56,7 +55,7 @@ def _along(specs: tuple, out: Any, dim: int, name: str) -> Callable:
             vec = rows.vec(short, keep, n, *at, (rows.address(y), n, 1))
         else:
             vec = 1
-        kernel = launch.load("softmax", **rows.macros(short, group, keep, vec)).kernel(name, TYPES)
+        kernel = rows.program("softmax", short, group, keep, vec).kernel(name, TYPES)
         kernel((blocks,), (max(group, rows.THREADS),), a, b, y, count, n, inner, *of_a, *of_b)
 
     return call
