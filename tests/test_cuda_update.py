@@ -136,7 +136,13 @@ def test_other_dtypes(dtype):
         pair.fill(step + 1)
         for optimizer in pair.optimizers:
             optimizer.step()
-    pair.check(*((1e-14, 1e-14) if dtype is tl.float64 else (1e-2, 1e-2)))
+    near = (1e-14, 1e-14) if dtype is tl.float64 else (1e-2, 1e-2)
+    pair.check(*near)
+    norms = [tl.nn.utils.clip_grad_norm_(params, 0.5) for params in (pair.here, pair.there)]
+    assert norms[1].dtype is dtype
+    for a, b in zip((norms[0], *(p.grad for p in pair.here)), (norms[1], *(p.grad for p in pair.there))):
+        x, y = (t.cpu().to(tl.float64).numpy() for t in (a, b))
+        np.testing.assert_allclose(y, x, *near)
 
 
 def test_a_group_of_two_dtypes():
@@ -310,3 +316,22 @@ def test_unscaling(bad):
         np.testing.assert_array_equal(g.cpu().numpy(), v.astype(np.float32) / 8)
     assert found.item() == (bad is not None)
     assert (scale.item(), tracker.item()) == ((16.0, 0) if bad is None else (4.0, 0))
+
+
+def test_a_scaled_loss_reads_nothing_on_the_host():
+    p = tl.ones(3, device="cuda").requires_grad_()
+    optimizer, scaler = tl.optim.SGD([p], lr=0.5), tl.amp.GradScaler("cuda", init_scale=4.0)
+    x = tl.ones(3, device="cuda")
+    for step, wanted in ((0, 0.5), (1, 0.0), (2, 0.0), (3, -0.5)):
+        if step == 2:
+            x.fill_(math.inf)
+        elif step == 3:
+            x.fill_(1.0)
+        with standin.watch() as seen:
+            optimizer.zero_grad()
+            scaler.scale((p * x).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        assert not step or not seen.crossings
+        assert p.tolist() == [wanted] * 3
+    assert scaler.get_scale() == 2.0
