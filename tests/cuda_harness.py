@@ -1,4 +1,4 @@
-"""What tests of CUDA share: a skip that names its reason, and is a failure where nothing may be skipped; ops on both."""
+"""What tests of CUDA share: a skip that names its reason (a failure where none may be), and ops on both devices."""
 
 from __future__ import annotations
 
