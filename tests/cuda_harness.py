@@ -1,16 +1,22 @@
-"""What tests of CUDA share: a skip that names its reason (a failure where none may be), and ops on both devices."""
+"""What tests of CUDA share: the emulator with a cache of its own, orders of threads, tests/cuda; skips with a reason;
+ops on the device beside the CPU's.
+
+A skip is a failure where nothing may be skipped.
+"""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 
 import tensorlite as tl
-from tensorlite.backends import standin
+from tensorlite import config
+from tensorlite.backends import emulator, launch, standin
 
 NO_SKIP = "TL_TEST_NO_SKIP"  # set in CI, where what a test needs is installed and must be used
 
@@ -28,7 +34,45 @@ def needs_gpu_check() -> None:
         skip("needs NVRTC: pip install tensorlite[gpu-check]")
 
 
-# ---- an op on the device beside the CPU's
+needs_compiler = pytest.mark.skipif(not emulator.available(), reason="the emulator needs g++")
+SOURCES = Path(__file__).resolve().parent / "cuda"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulation(tmp_path_factory):
+    """Kernels run in the emulator, and what is compiled goes to a folder of this session."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.getbasetemp() / "cache")
+    with config.CUDA_EMULATION(1):
+        yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(params=range(emulator.ORDERS))
+def every_order(request):
+    """The test runs once in each order of threads and blocks."""
+    with emulator.order(request.param):
+        yield
+
+
+def kernels(stem):
+    """run(kernel, types, grid, block, *arguments) on tests/cuda/<stem>.cu; a grid or block is a number or a tuple."""
+    text = (SOURCES / f"{stem}.cu").read_text(encoding="utf-8")
+
+    def run(kernel, types, grid, block, *args, **kw):
+        sizes = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
+        launch.load_text(stem, text).kernel(kernel, types, **kw)(*sizes, *args)
+
+    return run
+
+
+def random(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
 TOLERANCE = {tl.float32: 1e-5, tl.float64: 1e-13, tl.float16: 1e-3, tl.bfloat16: 1e-2}
 
 
