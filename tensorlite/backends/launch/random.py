@@ -112,6 +112,7 @@ def dropout_mask(specs: tuple, outs: tuple, kw: dict) -> Callable:
     rows, inner = prod(x.shape[:channels]), prod(x.shape[channels:])
     least, scale = round(p * 2**32), 1.0 / (1.0 - p) if p < 1 else 0.0
     module = _module(x.dtype)
+    rest: tuple
     if inner == 1:
         kernel, grid, rest = module.kernel("dropout", "PPPqQd"), _grid(n, 4), (n, least, scale)
     else:
