@@ -14,8 +14,8 @@ from tensorlite.backends.launch.elementwise import computed_in
 from tensorlite.backends.launch.index import (
     THREADS,
     Picked,
-    cropped,
     apart,
+    cropped,
     dense,
     grid,
     lanes_of,
