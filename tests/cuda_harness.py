@@ -1,4 +1,5 @@
-"""What tests of CUDA share: the emulator with a cache of its own, orders of threads, tests/cuda; skips with a reason.
+"""What tests of CUDA share: the emulator with a cache of its own, orders of threads, tests/cuda; skips with a reason;
+ops on the device beside the CPU's.
 
 A skip is a failure where nothing may be skipped.
 """

@@ -29,7 +29,12 @@ def ints(*shape, low=0, high, dtype=tl.int64):
     return tl.randint(low, high, shape, dtype=dtype)
 
 
-MOVED = (tl.float32, tl.float64, tl.bfloat16, tl.bool)
+def also(dtype):
+    """A dtype of the slow run: each is a compilation more."""
+    return pytest.param(dtype, marks=pytest.mark.slow)
+
+
+MOVED = (tl.float32, tl.bfloat16, also(tl.float64), also(tl.bool))
 
 
 # ---- picking
@@ -86,7 +91,7 @@ def way(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("dtype", [tl.float32, tl.float16, tl.bfloat16, tl.int64], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16, tl.int64, also(tl.float16), also(tl.float64)], ids=str)
 def test_rows_that_are_added(dtype, way):
     for m in (0, 1, 33, 150):
         for shape, dim in (((3, 5), 0), ((2, 4, 3), 1), ((5,), 0)):
@@ -138,7 +143,7 @@ def test_the_same_bits_in_every_order_of_threads():
 
 
 # ---- writing
-@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16, tl.float64], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16, also(tl.float64)], ids=str)
 def test_rows_that_are_written(dtype):
     x = tl.randn(6, 5, 4).to(dtype)
     for dim in range(3):

@@ -24,7 +24,12 @@ def emulated():
         yield
 
 
-@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.bfloat16, tl.bool], ids=str)
+def also(dtype):
+    """A dtype of the slow run: each is a compilation more."""
+    return pytest.param(dtype, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("dtype", [tl.float32, also(tl.float64), also(tl.bfloat16), also(tl.bool)], ids=str)
 def test_cat(dtype):
     def make(*shape):
         return tl.randn(*shape).to(dtype)
@@ -46,7 +51,7 @@ def test_cat_in_channels_last():
     alike(cat_p, last[0], tl.randn(2, 4, 3, 4), dim=1, exact=True)
 
 
-@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16, tl.int64, tl.bool], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16, also(tl.int64), also(tl.bool)], ids=str)
 def test_pad(dtype):
     x = tl.randn(2, 3, 5, 4).mul(9).to(dtype)
     value = float("-inf") if dtype.is_floating_point else 1
@@ -62,7 +67,7 @@ def test_pad(dtype):
     alike(pad_p, six, widths=((0, 0), (1, 0), (0, 0), (0, 0), (0, 1), (0, 0)), value=value, exact=True)
 
 
-@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.bfloat16, tl.bool], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16, also(tl.float64), also(tl.bool)], ids=str)
 def test_triangles(dtype):
     for shape in ((5, 7), (3, 1, 6, 4), (0, 3)):
         x = tl.randn(*shape).to(dtype)
@@ -76,7 +81,7 @@ def test_triangles(dtype):
     assert (y.tril_(-1).cpu() == x.tril(-1)).all() and (y[1:, :2].triu_().cpu() == x.tril(-1)[1:, :2].triu()).all()
 
 
-@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.bfloat16, tl.int64], ids=str)
+@pytest.mark.parametrize("dtype", [tl.float32, tl.int64, also(tl.bfloat16), also(tl.float64)], ids=str)
 def test_running_sums(dtype, monkeypatch):
     monkeypatch.setattr(running, "A_PART", {"lines": 700, "columns": 9})
     for shape in ((1,), (1500,), (3, 1100), (2, 37, 3), (0, 3)):

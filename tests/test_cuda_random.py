@@ -150,6 +150,16 @@ def test_generators_move_on_alike():
     assert there.get_state().tolist() == here.get_state().tolist()
 
 
+def test_keys_with_gaps():
+    key, there = key_of(KEYS[1])
+    there = tl.tensor([[v, 9] for v in KEYS[1]], dtype=tl.int64).to("cuda")[:, 0]
+    alike(random.normal_p, (key,), (there,), shape=(9,), dtype=tl.float32)
+    alike(random.randperm_p, (key,), (there,), n=9)
+    x = tl.randn(6)
+    alike(random.dropout_p, (x, key), (x.to("cuda"), there), p=0.5, channels=0)
+    assert random.take_key_p(there).tolist() == KEYS[1] and there.tolist() == [KEYS[1][0], KEYS[1][1] + 1]
+
+
 def test_in_every_order_of_threads():
     _, key = key_of(KEYS[0])
     found = set()

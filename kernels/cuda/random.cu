@@ -37,11 +37,11 @@ template <int N> TL_DEVICE void get(const Elem* x, long long i, long long n, Ele
     }
 }
 
-// out = state, whose call moves on by one. One thread.
-extern "C" __global__ void take_key(long long* state, long long* out) {
+// out = state, whose call moves on by one; steps between their two numbers. One thread.
+extern "C" __global__ void take_key(long long* state, long long* out, long long state_step, long long out_step) {
     if (threadIdx.x) return;
-    const long long call = state[1];
-    out[0] = state[0], out[1] = call, state[1] = call + 1;
+    const long long call = state[state_step];
+    out[0] = state[0], out[out_step] = call, state[state_step] = call + 1;
 }
 
 // The integers of 64 bits by which randperm sorts.

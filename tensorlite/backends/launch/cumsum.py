@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlite.backends import launch
 from tensorlite.backends.launch import CTYPES, Needs, Variant
-from tensorlite.backends.launch.index import THREADS, dense, grid, steps_of
+from tensorlite.backends.launch.index import THREADS, grid, stepped
 
 FILL, MOST = 132 * 4, 256  # blocks that keep a large GPU busy; parts of a line
 A_PART = {"lines": 4096, "columns": 64}  # elements that a part should at least have
@@ -40,9 +40,8 @@ def cumsum(specs: tuple, outs: tuple, kw: dict) -> Callable:
         if not x.size:
             return
         to = y if y.flags.c_contiguous else launch.empty(y.shape, y.dtype)
-        if steps_of(a, (dim, dim + 1)) is None:
-            a = dense(a)
-        ways = [v for array in (a, to) for v in _way(steps_of(array, (dim, dim + 1)))]
+        a, steps = stepped(a, (dim, dim + 1))
+        ways = (*_way(steps), *_way((n * inner, inner, 1)))
         sums = launch.empty((count * parts,), number) if parts > 1 else None
         rest = (sums, count, inner, n, a_part, *ways)
         if parts > 1:

@@ -56,6 +56,15 @@ def steps_of(a: Any, cut: tuple) -> tuple | None:
     return None if None in steps else tuple(s // a.itemsize for s in steps)
 
 
+def stepped(a: Any, cut: tuple) -> tuple[Any, tuple]:
+    """The array, copied to C order where it cannot be seen as (outer, rows, inner), and its steps."""
+    steps = steps_of(a, cut)
+    if steps is None:
+        a = dense(a)
+        steps = steps_of(a, cut) or ()
+    return a, steps
+
+
 def apart(a: Any, y: Any) -> Any:
     """The array, copied where its memory may be that of y."""
     ends = [
@@ -149,39 +158,46 @@ class Picked:
 # ---- rows
 def _taken(p: Picked, itemsize: int) -> Callable:
     """``call(x, indices, y)``: y = the rows of x that the indices mean."""
-    wraps, rows = int(p.wraps), p.outer * p.m
-    alone = len(p.dims) == 1
-    plans: dict = {}
+    rows, alone = p.outer * p.m, len(p.dims) == 1
+    rest = p.size, int(p.wraps)
+    plans: dict = {}  # a recorded program picks from the same arrays again and again
 
     def call(x: Any, indices: tuple, y: Any) -> None:
         if not rows:
             return
-        x, to = p.lying(x), y if y.flags.c_contiguous else launch.empty(y.shape, y.dtype)
-        steps = steps_of(x, p.cut)
-        if steps is None:
-            x = dense(x)
-            steps = steps_of(x, p.cut)
-        key = (steps, x.data.ptr % 16, to.data.ptr % 16)
+        to = y if y.flags.c_contiguous else launch.empty(y.shape, y.dtype)
+        index = indices[0]
+        key = (x.strides, index.strides, x.data.ptr % 16, to.data.ptr % 16)
         plan = plans.get(key)
         if plan is None:
-            plan = plans[key] = _take_plan(p, itemsize, x, to, steps)
-        kernel, blocks, moves, lanes = plan
-        index, step, narrow = flat(indices[0], p.common) if alone else (p.keys(indices), 1, 0)
-        note = p.notes[0]
-        kernel(blocks, (THREADS,), x, index, to, rows, p.m, *moves, step, narrow, p.size, wraps, lanes, *note)
+            plan, copied = planned(x, index, to)
+            if copied is None:
+                plans[key] = plan
+            else:
+                x = copied
+        kernel, blocks, moves, found, lanes = plan
+        if found is None:
+            index, *found = flat(index, p.common) if alone else (p.keys(indices), 1, 0)
+        kernel(blocks, (THREADS,), x, index, to, rows, p.m, *moves, *found, *rest, lanes, *p.notes[0])
         if to is not y:
             y[...] = to
 
+    def planned(x: Any, index: Any, to: Any) -> tuple:
+        """The launch for arrays that lie like these, and x in C order where none reads it as it is."""
+        lying = p.lying(x)
+        x, steps = stepped(lying, p.cut)
+        copied = None if x is lying else x
+        steps = (*steps[:2], steps[2] if p.inner > 1 else 1)
+        unit = widest(itemsize, p.inner, (x, steps), (to, (p.m * p.inner, p.inner, 1)))
+        many = unit // itemsize
+        lanes, blocks = lanes_of(rows, p.inner // many)
+        kernel = module(unit).kernel("take", "PPP" + "q" * 7 + "iqiiPi")
+        moves = (p.inner // many, steps[0] // many, steps[1] // many, steps[2])
+        step = step_of(index.shape, index.strides) if alone else None
+        found = None if step is None else (step // index.itemsize, int(index.itemsize == 4))
+        return (kernel, blocks, moves, found, lanes), copied
+
     return call
-
-
-def _take_plan(p: Picked, itemsize: int, x: Any, y: Any, steps: tuple) -> tuple:
-    steps = (*steps[:2], steps[2] if p.inner > 1 else 1)
-    unit = widest(itemsize, p.inner, (x, steps), (y, (p.m * p.inner, p.inner, 1)))
-    many = unit // itemsize
-    lanes, blocks = lanes_of(p.outer * p.m, p.inner // many)
-    kernel = module(unit).kernel("take", "PPP" + "q" * 7 + "iqiiPi")
-    return kernel, blocks, (p.inner // many, steps[0] // many, steps[1] // many, steps[2]), lanes
 
 
 def index_select(specs: tuple, outs: tuple, kw: dict) -> Callable:
@@ -206,15 +222,13 @@ def put_rows(w: Any, keys: Any, y: Any, size: int, m: int, cuts: tuple) -> None:
     """y[o, keys[j], :] = w[o, j, :], the last of equal keys; ``cuts``: where rows begin and end in y and in w."""
     if m >= 2**32:
         raise KernelError(f"index_put: {m} indices; wanted fewer than 2**32")
-    to, of = steps_of(y, cuts[0]), steps_of(w, cuts[1])
-    if of is None:
-        w = dense(w)
-        of = steps_of(w, cuts[1])
+    to = steps_of(y, cuts[0])
     if to is None:
         room = dense(y)
         put_rows(w, keys, room, size, m, cuts)
         y[...] = room
         return
+    w, of = stepped(w, cuts[1])
     outer, inner = prod(w.shape[: cuts[1][0]]), prod(w.shape[cuts[1][1] :])
     of, to = ((*s[:2], s[2] if inner > 1 else 1) for s in (of, to))
     winner = launch.zeros((size,), np.uint32)
@@ -277,7 +291,7 @@ def _but(steps: tuple, dim: int) -> tuple:
     return tuple(0 if d == dim else s for d, s in enumerate(steps))
 
 
-def _cropped(a: Any, shape: tuple, dim: int = -1) -> Any:
+def cropped(a: Any, shape: tuple, dim: int = -1) -> Any:
     """The part of an array that an index of this shape reaches, all of it along ``dim``."""
     return a[tuple(slice(None) if d == dim else slice(n) for d, n in enumerate(shape))]
 
@@ -297,8 +311,8 @@ def gather(specs: tuple, outs: tuple, kw: dict) -> Callable:
             plans[key] = _numbers(shape, _steps(i, shape), _but(_steps(a, shape), dim))
         numbers, to = plans[key], y if y.flags.c_contiguous else launch.empty(y.shape, y.dtype)
         if numbers is None:  # dense ones have three dimensions
-            a, i = dense(_cropped(a, shape, dim)), dense(i)
-            numbers = _numbers(shape, _steps(i, shape), _but(_steps(a, shape), dim))
+            a, i = dense(cropped(a, shape, dim)), dense(i)
+            numbers = _numbers(shape, _steps(i, shape), _but(_steps(a, shape), dim)) or ()
         step = a.strides[dim] // a.itemsize
         narrow = int(i.itemsize == 4)
         kernel(grid(n), (THREADS,), a, i, to, n, *numbers, step, narrow, x.shape[dim], int(wraps), *note)
@@ -322,7 +336,7 @@ def places(who: str, shape: tuple, index: Any, dim: int, wraps: bool) -> Callabl
         numbers = _numbers(i.shape, _steps(i, shape), _but(dense_steps, dim))
         if numbers is None:
             i = dense(i)
-            numbers = _numbers(i.shape, _steps(i, shape), _but(dense_steps, dim))
+            numbers = _numbers(i.shape, _steps(i, shape), _but(dense_steps, dim)) or ()
         narrow = int(i.itemsize == 4)
         kernel(grid(n), (THREADS,), i, found, n, *numbers, dense_steps[dim], narrow, shape[dim], int(wraps), *note)
         return found
@@ -339,7 +353,7 @@ def scatter(specs: tuple, outs: tuple, kw: dict) -> Callable:
         keys = found(i) if n else None
         start(a, y)
         if n and y.size:
-            put_rows(_cropped(w, i.shape), keys, y, y.size, n, ((0, y.ndim), (0, y.ndim)))
+            put_rows(cropped(w, i.shape), keys, y, y.size, n, ((0, y.ndim), (0, y.ndim)))
 
     return call
 

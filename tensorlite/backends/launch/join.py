@@ -53,7 +53,8 @@ def cat(specs: tuple, outs: tuple, kw: dict) -> Callable:
                     kernel(blocks, (THREADS,), x, y, *rest)
                 elif outer == 1:  # any way of lying, into a dense part
                     first = at * to.shape[axis] // line
-                    _dense(x, to[(*(slice(None) for _ in range(axis)), slice(first, first + x.shape[axis]))])
+                    part = (slice(None),) * axis + (slice(first, first + x.shape[axis]),)
+                    _dense(x, to[part])
                 else:
                     x = dense(x)
                     kernel, blocks, rest = _line_plan(x, y, axis, (outer, inner, line, at))

@@ -10,8 +10,10 @@ import numpy as np
 
 from tensorlite.backends import cuda, launch
 from tensorlite.backends.launch import CTYPES, Needs, Variant, copy
+from tensorlite.backends.launch.index import dense
 
 THREADS, FILL = 256, 132 * 16  # threads a block; blocks that fill any GPU of today: threads go on from there
+_copied = copy.contiguous((), (), {})
 PART = 4096  # elements of a row that a group of lanes goes through
 
 
@@ -27,10 +29,15 @@ def _grid(n: int, each: int) -> tuple:
     return (max(1, min(FILL, -(-n // (each * THREADS)))),)
 
 
+def _two(key: Any) -> Any:
+    """The two numbers of a key side by side."""
+    return key if key.strides[0] == key.itemsize else dense(key)
+
+
 def take_key(specs: tuple, outs: tuple, kw: dict) -> Callable:
     """The key of one call; the state moves on to the next. One thread: nothing comes to the host."""
-    kernel = launch.load("random", **_defines("i8")).kernel("take_key", "PP")
-    return lambda state, out: kernel((1,), (32,), state, out)
+    kernel = launch.load("random", **_defines("i8")).kernel("take_key", "PPqq")
+    return lambda state, out: kernel((1,), (32,), state, out, state.strides[0] // 8, out.strides[0] // 8)
 
 
 def uniform(specs: tuple, outs: tuple, kw: dict) -> Callable:
@@ -47,7 +54,7 @@ def _filling(name: str, out: Any) -> Callable:
 
     def call(key: Any, y: Any) -> None:
         if n:
-            kernel(grid, (THREADS,), key, y, n)
+            kernel(grid, (THREADS,), _two(key), y, n)
 
     return call
 
@@ -58,7 +65,7 @@ def randint(specs: tuple, outs: tuple, kw: dict) -> Callable:
 
     def call(key: Any, y: Any) -> None:
         if n:
-            kernel(grid, (THREADS,), key, y, n, low, span)
+            kernel(grid, (THREADS,), _two(key), y, n, low, span)
 
     return call
 
@@ -71,7 +78,7 @@ def randperm(specs: tuple, outs: tuple, kw: dict) -> Callable:
     def call(key: Any, y: Any) -> None:
         if n:
             words = launch.empty((n,), np.uint64)
-            kernel(grid, (THREADS,), key, words, n)
+            kernel(grid, (THREADS,), _two(key), words, n)
             y[...] = cuda.arrays().argsort(words)  # CuPy's sort is stable
 
     return call
@@ -83,16 +90,15 @@ def bernoulli(specs: tuple, outs: tuple, kw: dict) -> Callable:
     flag, code = cuda.fault_flag(
         "bernoulli: expected all probabilities p_in to be in [0, 1] (p_in >= 0 && p_in <= 1)", RuntimeError
     )
-    dense = copy.contiguous((), (), {})
 
     def call(p: Any, key: Any, y: Any) -> None:
         if not n:
             return
         to = y if y.flags.c_contiguous else launch.empty(y.shape, y.dtype)
         if not p.flags.c_contiguous:
-            dense(p, to)
+            _copied(p, to)
             p = to
-        kernel(grid, (THREADS,), p, key, to, n, flag, code)
+        kernel(grid, (THREADS,), p, _two(key), to, n, flag, code)
         if to is not y:
             y[...] = to
 
@@ -106,6 +112,7 @@ def dropout_mask(specs: tuple, outs: tuple, kw: dict) -> Callable:
     rows, inner = prod(x.shape[:channels]), prod(x.shape[channels:])
     least, scale = round(p * 2**32), 1.0 / (1.0 - p) if p < 1 else 0.0
     module = _module(x.dtype)
+    rest: tuple
     if inner == 1:
         kernel, grid, rest = module.kernel("dropout", "PPPqQd"), _grid(n, 4), (n, least, scale)
     else:
@@ -117,25 +124,25 @@ def dropout_mask(specs: tuple, outs: tuple, kw: dict) -> Callable:
     if x.ndim == 4 and kw["channels"] in (0, 2):
         last = module.kernel("dropout_last", "PPPqqqiQd")
         given = (n, x.shape[2] * x.shape[3], x.shape[1], int(channels == 2), least, scale)
-    dense = copy.contiguous((), (), {})
 
     def call(a: Any, key: Any, y: Any) -> None:
         if not n:
             return
+        key = _two(key)
         if y.flags.c_contiguous:
             if not a.flags.c_contiguous:
-                dense(a, y)
+                _copied(a, y)
                 a = y
             kernel(grid, (THREADS,), a, key, y, *rest)
             return
         if last is not None and y.transpose(0, 2, 3, 1).flags.c_contiguous:
             if a.strides != y.strides:
-                dense(a.transpose(0, 2, 3, 1), y.transpose(0, 2, 3, 1))
+                _copied(a.transpose(0, 2, 3, 1), y.transpose(0, 2, 3, 1))
                 a = y
             last(_grid(n, 1), (THREADS,), a, key, y, *given)
             return
         room = launch.empty(y.shape, y.dtype)
-        dense(a, room)
+        _copied(a, room)
         kernel(grid, (THREADS,), room, key, room, *rest)
         y[...] = room
 

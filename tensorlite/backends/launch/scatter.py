@@ -14,15 +14,15 @@ from tensorlite.backends.launch.elementwise import computed_in
 from tensorlite.backends.launch.index import (
     THREADS,
     Picked,
-    _cropped,
     apart,
+    cropped,
     dense,
     grid,
-    index_copy as index_copy,
     lanes_of,
     places,
     putting,
     start,
+    stepped,
     steps_of,
     watched,
 )
@@ -49,15 +49,13 @@ class Adding:
 
     def __call__(self, w: Any, keys: Any, y: Any, size: int, m: int, cuts: tuple) -> None:
         """y[o, keys[j], :] += w[o, j, :]; ``cuts``: where rows begin and end in y and in w."""
-        to, of = steps_of(y, cuts[0]), steps_of(w, cuts[1])
-        if of is None:
-            w = dense(w)
-            of = steps_of(w, cuts[1])
+        to = steps_of(y, cuts[0])
         if to is None:
             room = dense(y)
             self(w, keys, room, size, m, cuts)
             y[...] = room
             return
+        w, of = stepped(w, cuts[1])
         outer, inner = prod(w.shape[: cuts[1][0]]), prod(w.shape[cuts[1][1] :])
         if m <= FEW and y.size * m <= COMPARED:
             self.looked_through(w, keys, y, (size, inner, m), (0, 1, 0), of, to)
@@ -145,15 +143,12 @@ def scatter_add(specs: tuple, outs: tuple, kw: dict) -> Callable:
         start(a, y)
         if not n or not y.size:
             return
-        w = _cropped(w, i.shape)
+        w = cropped(w, i.shape)
         if not few or not y.flags.c_contiguous:
             here = keys if not few else places("scatter_add", x.shape, index, dim, wraps)(i)
             add(w, here, y, y.size, n, ((0, y.ndim), (0, y.ndim)))
             return
-        of = steps_of(w, (dim, dim + 1))
-        if of is None:
-            w = dense(w)
-            of = steps_of(w, (dim, dim + 1))
+        w, of = stepped(w, (dim, dim + 1))
         add.looked_through(w, keys, y, (size, inner, m), (m * inner, inner, 1), of, (size * inner, inner, 1))
 
     return call
