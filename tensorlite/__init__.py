@@ -28,7 +28,11 @@ from tensorlite.autograd.spec import (
 )
 from tensorlite.autograd.tensor import Tensor as Tensor
 from tensorlite.autograd.tracing import follow_switches as _follow_switches
-from tensorlite.backends import Device as device
+from tensorlite.backends import (
+    Device as device,
+    get_float32_matmul_precision as get_float32_matmul_precision,
+    set_float32_matmul_precision as set_float32_matmul_precision,
+)
 from tensorlite.backends.cpu import get_num_threads as get_num_threads, set_num_threads as set_num_threads
 from tensorlite.dtypes import (
     bfloat16 as bfloat16,
@@ -371,6 +375,7 @@ from tensorlite.shapes import Size as Size
 
 if _TYPE_CHECKING:
     from tensorlite import (
+        amp as amp,
         callbacks as callbacks,
         cuda as cuda,
         io as io,
@@ -383,6 +388,11 @@ if _TYPE_CHECKING:
         utils as utils,
         vision as vision,
     )
+    from tensorlite.amp import (
+        autocast as autocast,
+        get_autocast_dtype as get_autocast_dtype,
+        is_autocast_enabled as is_autocast_enabled,
+    )
     from tensorlite.io import load as load, save as save
     from tensorlite.program import compile as compile
 
@@ -393,8 +403,28 @@ strided = "strided"
 # what not every program needs is imported when first named, so that `import tensorlite` stays quick
 _LAZY = {
     name: name
-    for name in ("callbacks", "cuda", "io", "metrics", "nn", "optim", "program", "text", "train", "utils", "vision")
-} | {"load": "io", "save": "io", "compile": "program"}
+    for name in (
+        "amp",
+        "callbacks",
+        "cuda",
+        "io",
+        "metrics",
+        "nn",
+        "optim",
+        "program",
+        "text",
+        "train",
+        "utils",
+        "vision",
+    )
+} | {
+    "load": "io",
+    "save": "io",
+    "compile": "program",
+    "autocast": "amp",
+    "get_autocast_dtype": "amp",
+    "is_autocast_enabled": "amp",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -26,7 +26,8 @@ int launched(const char* how, const unsigned* n, void* stream, void** args) {
     static int count = 0;
     if (n[3] * n[4] * n[5] > 1024) return invalid_value;
     if (++count > 2) return ok;
-    say("%s %u %u %u %u %u %u %u stream %llu:", how, n[0], n[1], n[2], n[3], n[4], n[5], n[6], (unsigned long long)stream);
+    say("%s %u %u %u %u %u %u %u", how, n[0], n[1], n[2], n[3], n[4], n[5], n[6]);
+    say(" stream %llu:", (unsigned long long)stream);
     for (int k = 0; k < 6; ++k) {
         std::uint64_t bits = 0;
         std::memcpy(&bits, args[k], sizes[k]);

@@ -31,7 +31,7 @@ def chosen(family: str, variant: Variant, day: int) -> tuple[str, ...]:
     asked = os.environ.get("TL_TEST_ARCHS", "")
     if asked:
         return variant.archs if asked == "all" else tuple(a for a in variant.archs if a in asked.split(","))
-    turn = day + zlib.crc32(f"{family} {limits.label(variant)}".encode())
+    turn = day + zlib.crc32(f"{family} {limits.label(variant)} {variant.text}".encode())
     return (variant.archs[turn % len(variant.archs)],)
 
 
@@ -90,14 +90,11 @@ def test_the_document_is_fresh():
 
 
 def test_the_document_names_every_kernel():
+    """Without a compiler; the slow test above compares all of it."""
     text = (ROOT / "docs" / "cuda-kernels.md").read_text(encoding="utf-8")
-    rows = {tuple(cell.strip() for cell in row.split("|")[1:3]) for row in re.findall(r"^\| `.*", text, re.MULTILINE)}
-    there = {
-        (f"`{name}`", ", ".join(f"`{macro}={value}`" for macro, value in variant.defines.items()) or "·")
-        for module in FAMILIES.values()
-        for variant in module.VARIANTS
-        for name in variant.kernels
-    }
+    sections = dict(part.partition("\n")[::2] for part in text.split("\n## ")[1:])
+    rows = {family: set(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)) for family, part in sections.items()}
+    there = {family: {k for v in module.VARIANTS for k in v.kernels} for family, module in FAMILIES.items()}
     assert rows == there, "stale: run `python -m tensorlite.dev cuda`"
 
 
@@ -190,35 +187,58 @@ def test_a_variant_is_compiled_and_judged():
     """
     small = Variant(text=text, defines={"N": 64}, kernels={"small": Needs(64), "gone": Needs(64)})
     stack, gone = sorted(limits.check("f", small, "80"))
-    assert re.search(r"f \(N=64\) on sm_80: no kernel gone; it has small, stacked", stack + gone)
+    assert re.search(r"f \(N=64 text \w+\) on sm_80: no kernel gone; it has small, stacked", stack + gone)
     assert re.search(r"stacked on sm_80: 0 bytes spilled, 256 bytes of stack", stack + gone)
 
 
-TENSOR_CORES = """
-extern "C" __global__ void product(const unsigned* a, const unsigned* b, float* d) {
+PRODUCT = """
+extern "C" __global__ void %s(const unsigned* a, const unsigned* b, float* d) {
     float c[4] = {0, 0, 0, 0};
     const int t = threadIdx.x;
-    asm volatile(PRODUCT : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+    asm volatile("mma.sync.aligned.%s.row.col.f32.%s.%s.f32 {%%0, %%1, %%2, %%3}, {%%4, %%5, %%6, %%7}, {%%8, %%9}, "
+                 "{%%0, %%1, %%2, %%3};" : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[t]), "r"(a[t + 32]), "r"(a[t + 64]), "r"(a[t + 96]), "r"(b[t]), "r"(b[t + 32]));
     for (int k = 0; k < 4; k++) d[4 * t + k] = c[k];
 }
 """
-PRODUCTS = {
-    kind: f'"mma.sync.aligned.{shape}.row.col.f32.{kind}.{kind}.f32 '
-    '{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"'
-    for kind, shape in (("tf32", "m16n8k8"), ("bf16", "m16n8k16"), ("f16", "m16n8k16"))
-}
 
 
 @pytest.mark.parametrize("arch", launch.ARCHITECTURES)
 def test_tensor_cores_are_seen_in_the_machine_code(arch):
     needs_gpu_check()
-    for product in PRODUCTS.values():
-        variant = Variant(text=TENSOR_CORES, defines={"PRODUCT": product}, kernels={"product": Needs(32)}, mma=True)
-        assert not limits.check("mma", variant, arch)
+    kinds = {"tf32": "m16n8k8", "bf16": "m16n8k16", "f16": "m16n8k16"}
+    text = "".join(PRODUCT % (kind, shape, kind, kind) for kind, shape in kinds.items())
+    variant = Variant(text=text, kernels=dict.fromkeys(kinds, Needs(32)), mma=True)
+    assert not limits.check("mma", variant, arch)
+    code = limits.disassembled(limits.compiled("mma", variant, arch).image)
+    assert len(limits.TENSOR_CORES.findall(code)) >= len(kinds)
+
+
+def test_no_tensor_cores():
+    needs_gpu_check()
     plain = Variant(text='extern "C" __global__ void f(float* x) { x[0] *= x[1]; }', kernels={"f": Needs(1)}, mma=True)
-    (fault,) = limits.check("plain", plain, arch)
+    (fault,) = limits.check("plain", plain, "80")
     assert "no instruction of the tensor cores" in fault
+
+
+def test_sines_may_use_the_stack():
+    needs_gpu_check()
+    text = 'extern "C" __global__ void f(double* x) { x[0] = %s(x[1]); }'
+    sines, others = (Variant(text=text % name, kernels={"f": Needs(32)}) for name in ("sin", "asinh"))
+    assert limits.compiled("sines", sines, "80").kernels["f"].stack > 0
+    assert not limits.check("sines", sines, "80")
+    assert (
+        not limits.SINES.search(others.text) and limits.SINES.search("op_cos(x)") and limits.SINES.search("tl_sincosf(")
+    )
+    assert limits.faults("f", Usage(registers=32, stack=41), Needs(32), "80", limits.SINES_STACK)
+
+
+def test_generated_texts_are_told_apart():
+    named = Variant(text="// add f4 f4 -> f4\nvoid f();", defines={"T": "float"})
+    assert limits.label(named) == "T=float add f4 f4 -> f4" and limits.cell(named) == "`T=float`, `add f4 f4 -> f4`"
+    first, second = (limits.label(Variant(text=text)) for text in ("void f();", "void g();"))
+    assert first != second and first.startswith("text ")
+    assert limits.label(Variant()) == "plain"
 
 
 def test_no_disassembler(monkeypatch):

@@ -115,7 +115,7 @@ def test_dense_arrays_anywhere(shape, offset):
 def test_units_and_dimensions(shape, strides, itemsize, offset, unit, sizes):
     kernel, _, (units, dims, *rest) = copy.plan_of(shape, strides, itemsize, offset)
     defines = dict(kernel.module.defines)
-    assert defines == {"T": copy.UNITS[unit], "WIDE": 0} and dims == len(sizes)
+    assert defines == {"UNIT": copy.UNITS[unit], "WIDE": 0} and dims == len(sizes)
     assert units == np.prod(sizes) and rest[: 3 * (len(sizes) - 1) : 3] == sizes[:-1]
 
 
@@ -143,10 +143,10 @@ def test_index_of_64_bits():
     dims = copy.joined(x.shape, x.strides)
     assert len(dims) == 6
     bases = [number for n, _ in dims[:-1] for number in (n, 0, 0)]
-    kernel = launch.load("copy", T="unsigned int", WIDE=1).kernel("strided", copy.TYPES)
+    kernel = launch.load("copy", UNIT="unsigned int", WIDE=1).kernel("strided", copy.TYPES)
     kernel((1,), (256,), on_device(x), on_device(y), x.size, 6, *bases, *(stride // 4 for _, stride in dims))
     assert np.array_equal(x, y)
-    kernel = launch.load("copy", T="unsigned int", WIDE=1).kernel("turned", copy.TURNED)
+    kernel = launch.load("copy", UNIT="unsigned int", WIDE=1).kernel("turned", copy.TURNED)
     x = values((3, 33, 40), "f4").transpose(0, 2, 1)
     y = np.empty(x.shape, "f4")
     grid, numbers = copy._turned([(33, 40), (40, 1), (3, 33 * 40)], 1)

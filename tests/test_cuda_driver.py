@@ -40,11 +40,12 @@ class Result(IntEnum):
 class FakeDriver:
     """The calls of ``cuda.bindings.driver`` that are used, for one kernel with arguments of these types."""
 
-    CUresult, CUfunction = Result, int
+    CUresult, CUfunction, CUkernel, CUdevice = Result, int, int, int
     CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic")
 
     def __init__(self, types):
         self.types, self.fails, self.calls, self.inside = types, {}, [], lambda: None
+        self.device = 0
 
     def _done(self, call, *values):
         status = self.fails.get(call, Result.CUDA_SUCCESS)
@@ -68,7 +69,7 @@ class FakeDriver:
         return Result.CUDA_SUCCESS, 0, struct.calcsize(self.types[index])
 
     def cuCtxGetDevice(self):
-        return self._done("device", 0)
+        return self._done("device", self.device)
 
     def cuKernelSetAttribute(self, *given):
         self.calls.append(("attribute", *given))
@@ -156,6 +157,21 @@ def test_cooperative_launch_with_much_shared_memory(fake):
     function(shared=100_000, cooperative=True)((8,), (128,), (None, None, 1, 2, 3.0))
     assert ("attribute", "dynamic", 100_000, 77, 0) in fake.calls
     assert fake.calls[-1][:5] == ("cooperative", 77, (8, 1, 1), (128, 1, 1), 100_000)
+
+
+def test_another_gpu_is_allowed_the_shared_memory_too(fake):
+    call = function(shared=100_000)
+    fake.device = 1
+
+    def once():
+        fake.fails = {} if ("attribute", "dynamic", 100_000, 77, 1) in fake.calls else {"launch": Result(1)}
+
+    fake.inside = once
+    call((8,), (128,), (None, None, 1, 2, 3.0))
+    assert [c[0] for c in fake.calls] == ["load", "kernel", "attribute", "plain", "attribute", "plain"]
+    fake.inside, fake.fails = (lambda: None), {"launch": Result(1)}
+    with pytest.raises(KernelError, match="INVALID_VALUE"):
+        call((8,), (128,), (None, None, 1, 2, 3.0))
 
 
 def test_no_blocks_is_no_launch(fake):
@@ -304,7 +320,7 @@ if len(sys.argv) > 1:
     from tensorlite.backends import driver
     call = kernel._functions[driver]
     for name, code in (("engine", lambda: call(grid, block, args)), ("Kernel", lambda: kernel(grid, block, *args))):
-        print(name, "us a launch:", round(min(repeat(code, number=20000, repeat=9)) / 20000 * 1e6, 2))
+        print(name, "us a launch:", round(min(repeat(code, number=500, repeat=300)) / 500 * 1e6, 2))
 """
 )
 

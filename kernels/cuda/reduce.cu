@@ -81,7 +81,7 @@ template <class T> TL_DEVICE void give(Y* y, long long* at, long long o, Best<T>
 
 struct Steps {  // sizes n of four dimensions, the last the innermost, and the steps s of x in them
     long long n1, n2, n3, s0, s1, s2, s3;
-    TL_DEVICE static long long wide(const Steps& k, long long i) {
+    TL_DEVICE long long wide(const Steps& k, long long i) {
         long long at = 0;
         if (k.n3 > 1) { at += i % k.n3 * k.s3; i /= k.n3; }
         if (k.n2 > 1) { at += i % k.n2 * k.s2; i /= k.n2; }

@@ -1,4 +1,4 @@
-"""What holds for the code that runs now: gradients on or off, anomaly detection. Floor 2.
+"""What holds for the code that runs now: gradients on or off, autocast. Floor 2.
 
 One ContextVar holds one small immutable object, so an op reads it once (20 ns) and threads do not see one another.
 """
@@ -13,10 +13,15 @@ F = TypeVar("F", bound=Callable)
 
 
 class Mode(NamedTuple):
-    """The state that ops consult. ``grad``: record a tape; ``inference``: inside ``inference_mode``."""
+    """The state that ops consult.
+
+    ``grad``: record a tape; ``inference``: inside ``inference_mode``; ``autocast``: what the regions of autocast around
+    say (an ``Autocast`` of autocast.py), None outside of them all.
+    """
 
     grad: bool = True
     inference: bool = False
+    autocast: Any = None
 
 
 _mode: ContextVar[Mode] = ContextVar("tensorlite_mode", default=Mode())  # noqa: B039 - a NamedTuple is immutable
@@ -24,7 +29,7 @@ mode = _mode.get
 set_mode = _mode.set
 
 
-class _Setting:
+class Setting:
     """A change of the mode, as a context manager and as a decorator of functions and generators."""
 
     changes: dict[str, Any] = {}
@@ -78,7 +83,7 @@ class _Setting:
         return function  # type: ignore[return-value]
 
 
-class no_grad(_Setting):
+class no_grad(Setting):
     """No tape is recorded inside: ``with no_grad():`` or ``@no_grad()``.
 
     >>> import tensorlite as tl
@@ -103,7 +108,7 @@ class enable_grad(no_grad):
     changes = {"grad": True}
 
 
-class set_grad_enabled(_Setting):
+class set_grad_enabled(Setting):
     """Turn the tape on or off, at once (as a call) or for a block (as a context manager)."""
 
     def __init__(self, mode_: bool):
@@ -122,7 +127,7 @@ class set_grad_enabled(_Setting):
         return super().__call__(f)
 
 
-class inference_mode(_Setting):
+class inference_mode(Setting):
     """No tape inside, and none may be asked for. Here it is ``no_grad`` that ``is_inference_mode_enabled`` tells."""
 
     def __new__(cls, mode: Any = True) -> Any:

@@ -122,7 +122,8 @@ def _walk(roots: list, starts: list, keep: bool, create_graph: bool, targets: li
     if not keep:
         recording.walked()
     before = mode()
-    set_mode(before._replace(grad=create_graph, inference=False))
+    # a backward runs in the dtypes of its forward, wherever it is called
+    set_mode(before._replace(grad=create_graph, inference=False, autocast=None))
     try:
         waiting: dict[Any, Any] = {}  # node -> its gradient so far (for nodes of several outputs: a list)
         owned: set = set()  # nodes whose waiting gradient is a sum made here, and may be added to in place

@@ -1,6 +1,7 @@
 """``backends.cudnn``: PyTorch's switches of that library, which programs set before they seed. Floor 1.
 
-There is no CUDA backend, so cuDNN is never there and the switches steer nothing, as in PyTorch's builds for CPUs.
+Convolutions on a GPU are our own kernels, so cuDNN is never there. ``allow_tf32`` alone steers something: whether large
+convolutions of float32 may be rounded to TF32 for the tensor cores.
 """
 
 enabled, benchmark, deterministic, allow_tf32 = True, False, False, True

@@ -89,7 +89,8 @@ def function(compiled: Loaded, name: str, types: str, shared: int, cooperative: 
     usage = compiled.cubin.kernels.get(name)
     if usage is None:
         raise KernelError(f"{where}: no such kernel; wanted one of {', '.join(sorted(compiled.cubin.kernels))}")
-    handle = _handle(compiled, name, types, shared)
+    handle = _handle(compiled, name, types)
+    allowed = {_allow(handle, where, usage, shared)} if shared else set()  # devices with that much shared memory
     pack, new, free = struct.Struct("@" + types).pack_into, _Room.of(types), []
     pointers = tuple(k for k, kind in enumerate(types) if kind == "P")
     launch = driver.cuLaunchCooperativeKernel if cooperative else driver.cuLaunchKernel
@@ -119,6 +120,10 @@ def function(compiled: Loaded, name: str, types: str, shared: int, cooperative: 
         finally:
             free.append(room)
         if status is not done:
+            if shared and (device := _device(where)) not in allowed:  # another GPU than that of the first launch
+                allowed.add(device)
+                _allow(handle, where, usage, shared)
+                return call(grid, block, args)
             _check(status, f"{where}: grid {grid}, block {block}", usage, shared)
 
     return call
@@ -145,8 +150,8 @@ class _Room:
         return new
 
 
-def _handle(compiled: Loaded, name: str, types: str, shared: int) -> Any:
-    """The kernel as the driver's calls take it: its arguments checked, its dynamic shared memory allowed."""
+def _handle(compiled: Loaded, name: str, types: str) -> Any:
+    """The kernel as the driver's calls take it, its arguments checked."""
     driver, where = api(), f"{compiled.name}.{name}"
     unknown = set(types) - set(KINDS)
     if unknown:
@@ -154,15 +159,22 @@ def _handle(compiled: Loaded, name: str, types: str, shared: int) -> Any:
     status, kernel = driver.cuLibraryGetKernel(compiled.library, name.encode())
     _check(status, f"{where}: looking the kernel up")
     _check_sizes(kernel, where, types)
-    if shared:
-        status, device = driver.cuCtxGetDevice()
-        _check(status, f"{where}: asking for the device")
-        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        (status,) = driver.cuKernelSetAttribute(limit, shared, kernel, device)
-        _check(
-            status, f"{where}: {shared} bytes of dynamic shared memory a block", compiled.cubin.kernels[name], shared
-        )
     return driver.CUfunction(int(kernel))
+
+
+def _device(where: str) -> int:
+    status, device = api().cuCtxGetDevice()
+    _check(status, f"{where}: asking for the device")
+    return int(device)
+
+
+def _allow(handle: Any, where: str, usage: nvrtc.Usage, shared: int) -> int:
+    """Let a kernel have this much dynamic shared memory on the current device, whose number is returned."""
+    driver, device = api(), _device(where)
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    (status,) = driver.cuKernelSetAttribute(limit, shared, driver.CUkernel(int(handle)), driver.CUdevice(device))
+    _check(status, f"{where}: {shared} bytes of dynamic shared memory a block", usage, shared)
+    return device
 
 
 def _check_sizes(kernel: Any, where: str, types: str) -> None:

@@ -135,9 +135,10 @@ def _checked(result: tuple) -> Any:
 
 
 def _bytes(size: Any, get: Any, program: Any) -> bytes:
-    room = b" " * _checked(size(program))  # the bindings write into it
+    many = _checked(size(program))
+    room = b" " * (many + 2)  # the bindings write into it; Python has but one object for all equal single bytes
     _checked(get(program, room))
-    return room
+    return room[:many]
 
 
 def _lines(log: str, texts: dict[str, str], shown: int = 3) -> str:

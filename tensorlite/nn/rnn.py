@@ -7,6 +7,7 @@ import numbers
 import warnings
 from typing import Any
 
+from tensorlite.autograd.autocast import current
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.nn import init
 from tensorlite.nn.module import Module
@@ -92,7 +93,7 @@ class RNNBase(Module):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Refuse an input of another dtype, number of dimensions or size than the weights want."""
         kind = self.weight_ih_l0.dtype
-        if input.dtype is not kind:
+        if input.dtype is not kind and not current().holds(input.device.type):
             raise ValueError(
                 f"{self._kind}: RNN input dtype ({input.dtype}) does not match weight dtype ({kind}). Convert input: "
                 f"input.to({kind}), or convert model: model.to({input.dtype})"

@@ -14,7 +14,18 @@ import numpy as np
 from tensorlite.autograd.methods import face
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
-from tensorlite.ops.update import PIECE, SINGLE, as_data, by_rows, check_table, lists, pieces, sample_table, written
+from tensorlite.ops.update import (
+    PIECE,
+    SINGLE,
+    as_data,
+    by_rows,
+    check_table,
+    lists,
+    pieces,
+    sample_table,
+    table_of,
+    written,
+)
 
 
 def _rows(*states: str, **where: str) -> Callable[..., tuple[str, ...]]:
@@ -39,7 +50,8 @@ def _declare(p: Any, kinds: Callable, torch: Callable, **defaults: Any) -> Any:
     """The law, the compiled step, the public function and PyTorch's counterpart of one of the steps."""
     name = p.op.name
     p.nograd()
-    by_rows(p, name, lambda **constants: len(kinds(**constants)))
+    singles = sum(kind in SINGLE for kind in kinds(**{"momentum": 0, "centered": False}))
+    by_rows(p, name, lambda **constants: len(kinds(**constants)), singles)
 
     @p.spec
     def _(lr, *tensors, **constants):
@@ -73,6 +85,7 @@ def _each(
     ``shrink`` is what decoupled weight decay takes away from the parameter, ``weight_decay`` what is added to the
     gradient. The gradient may be written to.
     """
+    tensors = table_of(tensors, len(kinds)) or ()
     n, single = len(tensors) // len(kinds), sum(kind in SINGLE for kind in kinds)
     ends = len(tensors) - n * single
     tensors, ones = tensors[:ends], tensors[ends:]

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec
 from tensorlite.autograd.tensor import Tensor
@@ -32,6 +33,7 @@ from tensorlite.ops.slices import slice_
 from tensorlite.shapes import index
 
 BLOCK = 1 << 19  # elements of a block's windows: 2 MB of float32, a core's L2
+COUNTED = 2**31 - 2**12  # what CUDA kernels count to with 32 bits, and the last of their tiles
 FEW_CHANNELS = 4  # at most so many channels in a group: the image's own layout is faster
 
 
@@ -314,8 +316,29 @@ def not_empty(*specs: Spec | None, **_: Any) -> bool:
     return all(s.size for s in specs if s is not None)
 
 
+def on_gpu(
+    a: Spec,
+    b: Spec,
+    *_: Spec | None,
+    stride: tuple,
+    padding: tuple,
+    groups: int,
+    size: Any = None,
+    kernel: Any = None,
+    **__: Any,
+) -> bool:
+    """Whether the CUDA kernels, which count pixels and the places of one image with 32 bits, can take these sizes."""
+    if not a.size or not b.size:
+        return False
+    rows, columns = size or a.shape[2:]
+    image = (rows + padding[0] + padding[1] + stride[0]) * (columns + padding[2] + padding[3] + stride[1])
+    other = b.shape[1] * groups if size else b.shape[1] if kernel else b.shape[0]
+    return image * max(a.shape[0], a.shape[1], other) < COUNTED and b.size // (b.shape[0] if kernel else 1) < COUNTED
+
+
 for _p in (conv2d_p, conv2d_dx_p, conv2d_dw_p):
     _p.kernel("cpu", _p.op.name, when=not_empty, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cuda", f"conv.{_p.op.name}", "f2 bf2 f4 f8", when=on_gpu, formats=ANY)
 
 
 def _beside(shape: tuple, *specs: Spec) -> Spec:
@@ -338,6 +361,7 @@ def conv2d_db_p(xp, dy, out):
 conv2d_db_p.spec(lambda dy: dy.like(dy.shape[1]))
 conv2d_db_p.grad(dy=lambda g, dy_spec: spread_p(g, shape=dy_spec.shape, dim=(0, 2, 3), keepdim=False))
 conv2d_db_p.kernel("cpu", "conv2d_db", when=not_empty, formats=(CONTIGUOUS, CHANNELS_LAST))
+conv2d_db_p.kernel("cuda", "conv.conv2d_db", "f2 bf2 f4 f8", when=not_empty, formats=ANY)
 
 
 @conv2d_db_p.cases

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 from tensorlite.ops.activation import relu_dx_p
 from tensorlite.ops.cast import laid_as
-from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p, not_empty
+from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p, not_empty, on_gpu
 
 
 @primitive(name="conv_act", torch=None)
@@ -41,6 +42,7 @@ def _(g, y, x, w, x_spec, w_spec, stride, padding, dilation, groups, want):
 
 
 conv_act_p.kernel("cpu", "conv2d", when=not_empty, formats=(CONTIGUOUS, CHANNELS_LAST))
+conv_act_p.kernel("cuda", "conv.conv2d", "f2 bf2 f4 f8", when=on_gpu, formats=ANY)
 
 
 @conv_act_p.cases

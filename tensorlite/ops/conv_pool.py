@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from tensorlite import dtypes
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, STRIDED, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import ShapeError
 from tensorlite.ops.activation import relu_dx_p
 from tensorlite.ops.cast import laid_as
-from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p
-from tensorlite.ops.pool import _one_layout, max_pool2d_p, pool_put_p, pool_take_p
+from tensorlite.ops.conv import conv2d_db_p, conv2d_dw_p, conv2d_dx_p, conv2d_p, on_gpu
+from tensorlite.ops.pool import _on_gpu, _one_layout, max_pool2d_p, pool_put_p, pool_take_p
 
 HALVES = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))  # windows of 2 x 2 side by side
 NEAR = 1 << 12  # pixels of an image whose copy (of 32 channels at a time) stays in a core's cache
@@ -62,6 +63,7 @@ relu_pool_dx_p.grad(
 )
 for _p in (relu_pool_p, relu_pool_dx_p):
     _p.kernel("cpu", _p.op.name, "f4 f8", when=_one_layout, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cuda", f"pool.{_p.op.name}", "f2 bf2 f4 f8", when=_on_gpu, formats=ANY)
 
 
 # ---- a convolution before it
@@ -198,8 +200,19 @@ def _dx_fits(dy: Spec, s: Spec, place: Spec, w: Spec, *, groups: int, **_: Any) 
     return groups == 1 and _any(dy, w) and _one_layout(dy, s, place) and w.shape[1] % 16 == 0
 
 
+def _counted(*specs: Spec | None, size: Any = None, kernel: Any = None, **how: Any) -> bool:
+    """Whether CUDA kernels can count what is not pooled yet."""
+    if size:
+        dy, _, _, w = specs
+        whole = dy.like(*dy.shape[:2], *_sizes((0, 0, *size), w.shape, how["stride"], how["padding"], how["dilation"]))
+        return on_gpu(whole, w, size=size, **how)
+    a, b = specs[:2]
+    return on_gpu(a, b, kernel=kernel, **how)
+
+
 for _p, _when in ((conv_relu_pool_p, _any), (conv_relu_pool_dw_p, _dw_fits), (conv_relu_pool_dx_p, _dx_fits)):
     _p.kernel("cpu", _p.op.name, "f4 f8", when=_when, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cuda", f"conv_pool.{_p.op.name}", "f2 bf2 f4 f8", when=_counted, formats=ANY)
 
 
 # ---- cases

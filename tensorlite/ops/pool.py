@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
@@ -127,6 +128,12 @@ def _one_layout(*specs: Spec, **how: Any) -> bool:
     """Whether inputs lie alike; those of one channel or one pixel lie as any other."""
     tell = [s.format for s in specs if s.ndim == 4 and s.size and s.shape[1] > 1 and s.shape[2] * s.shape[3] > 1]
     return len(set(tell)) < 2
+
+
+def _on_gpu(x: Spec, *_: Spec, kernel: tuple, size: tuple = (0, 0), **__: Any) -> bool:
+    """Whether the CUDA kernels, which count with 32 bits, can take these sizes."""
+    windows = x.size // max(x.shape[-1] * x.shape[-2], 1) * max(size[0] * size[1], x.shape[-1] * x.shape[-2])
+    return 0 < x.size <= windows < 2**31 - 2**12 and max(kernel) < 2**15
 
 
 def _two(name: str, value: Any, what: str) -> tuple[int, int]:
@@ -251,6 +258,7 @@ pool_put_p.grad(
 pool_indices_p.nograd()
 for _p in (max_pool2d_p, pool_take_p, pool_put_p):
     _p.kernel("cpu", _p.op.name, "f4 f8", when=_one_layout, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cuda", f"pool.{_p.op.name}", "f2 bf2 f4 f8", when=_on_gpu, formats=ANY)
 
 _2x2 = dict(kernel=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
 _3x2 = dict(kernel=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
@@ -469,6 +477,8 @@ avg_pool2d_dx_p.grad(
 )
 avg_pool2d_p.kernel("cpu", "avg_pool2d", "f4 f8", formats=(CONTIGUOUS, CHANNELS_LAST))
 avg_pool2d_dx_p.kernel("cpu", "avg_pool2d_dx", "f4 f8", formats=(CONTIGUOUS, CHANNELS_LAST))
+avg_pool2d_p.kernel("cuda", "pool.avg_pool2d", "f2 bf2 f4 f8", when=_on_gpu, formats=ANY)
+avg_pool2d_dx_p.kernel("cuda", "pool.avg_pool2d_dx", "f2 bf2 f4 f8", when=_on_gpu, formats=ANY)
 
 
 @avg_pool2d_p.cases

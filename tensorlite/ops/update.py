@@ -3,11 +3,16 @@
 The tensors come as one row: all parameters, all gradients, then the states, each kind as long as the first. Learning
 rate and step counts are data, so that a recorded step can be replayed with others; the rest are constants. Everything
 is written in place, a piece at a time that stays in the cache, with a temporary or two of a piece's size.
+
+One tensor more may end the table: ``found_inf`` (float32, one element). Where it is not 0 the step does nothing at all,
+so a kernel on a device decides there, and nobody reads it on the host.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -15,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor, from_array
+from tensorlite.dtypes import float32
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.constants import constant
 
@@ -29,9 +36,9 @@ def check_table(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, 
     """Refuse a table that is not one row of each kind, in the sizes and dtypes of the parameters; no outputs."""
     if lr.size != 1:
         raise ShapeError(f"{name}: lr has shape {lr.shape}; wanted one element")
-    if len(tensors) % len(kinds):
+    n, more = divmod(len(tensors), len(kinds))
+    if more > 1 or (more and (tensors[-1].size != 1 or tensors[-1].dtype is not float32)):
         raise ShapeError(f"{name}: got {len(tensors)} tensors; wanted as many each of {', '.join(kinds)}")
-    n = len(tensors) // len(kinds)
     for k, kind in enumerate(kinds):
         for p, t in zip(tensors[:n], tensors[k * n : (k + 1) * n]):
             if kind in SINGLE:
@@ -48,10 +55,34 @@ def check_table(name: str, kinds: Sequence[str], lr: Spec, tensors: tuple[Spec, 
     return ()
 
 
+_found_inf: ContextVar[dict | None] = ContextVar("tensorlite_found_inf", default=None)
+
+
+@contextmanager
+def skipped_where(found_inf: dict) -> Iterator[None]:
+    """The steps inside do nothing where the tensor of their device, device -> ``found_inf``, is not 0."""
+    token = _found_inf.set(found_inf)
+    try:
+        yield
+    finally:
+        _found_inf.reset(token)
+
+
 def lists(name: str, *rows: Sequence[Tensor]) -> list[Tensor]:
     if any(len(row) != len(rows[0]) for row in rows):
         raise ShapeError(f"{name}: rows of {', '.join(str(len(row)) for row in rows)} tensors; wanted equal lengths")
-    return [t for row in rows for t in row]
+    table = [t for row in rows for t in row]
+    found = _found_inf.get()
+    if found is not None and table:
+        table.append(found[table[0]._spec.device])
+    return table
+
+
+def table_of(tensors: tuple, kinds: int) -> tuple | None:
+    """The table of so many kinds without the ``found_inf`` that may end it; None where that says to do nothing."""
+    if not len(tensors) % kinds:
+        return tensors
+    return None if tensors[-1].any() else tensors[:-1]
 
 
 def as_data(lr: Any) -> Tensor:
@@ -90,17 +121,31 @@ def pieces(tensors: tuple, n: int) -> Iterator[tuple[int, tuple]]:
                     g[...] = a
 
 
-def by_rows(p: Any, name: str, kinds: Callable[..., int]) -> None:
-    """The compiled step of ``p``, of ``kinds(**constants)`` rows. It takes any table, and says which parameters it left
-    (half types, tensors that lie unlike in memory): those take the plain forward."""
+def by_rows(p: Any, name: str, kinds: Callable[..., int], singles: int = 0) -> None:
+    """The compiled steps of ``p``, of ``kinds(**constants)`` rows, the last ``singles`` of one float32 number each.
+
+    The CPU's takes any table, and says which parameters it left (half types, tensors that lie unlike in memory): those
+    take the plain forward.
+    """
 
     def around(compiled: Callable, xp: Any, lr: Any, *tensors: Any, **constants: Any) -> None:
+        of = kinds(**constants)
+        if len(tensors) % of:
+            if tensors[-1].any():
+                return
+            tensors = tensors[:-1]
         left = compiled(lr, *tensors)
         if left is not None:
-            n = len(tensors) // kinds(**constants)
+            n = len(tensors) // of
             p.op.fn(xp, lr, *(tensors[row + k] for row in range(0, len(tensors), n) for k in left), **constants)
 
+    def fits(lr: Spec, *tensors: Spec, **constants: Any) -> bool:
+        of = kinds(**constants)
+        n = len(tensors) // of
+        return lr.dtype.is_floating_point and all(t.dtype is float32 for t in tensors[(of - singles) * n : of * n])
+
     p.kernel("cpu", name, "", around=around)
+    p.kernel("cuda", f"update.{name}", "", when=fits, formats=ANY)
 
 
 class _Scalars(dict):
@@ -127,6 +172,9 @@ def sgd_p(xp, lr, *tensors, momentum, dampening, weight_decay, nesterov, maximiz
     d = d + momentum b (nesterov), else b;  p = p - lr d.
     """
     add, subtract, multiply = xp.add, xp.subtract, xp.multiply
+    tensors = table_of(tensors, 3 if momentum else 2)
+    if tensors is None:
+        return
     scalars = _Scalars(xp, lr, momentum, 1 - dampening, weight_decay)
     for _, (p, g, *rest) in pieces(tensors, len(tensors) // (3 if momentum else 2)):
         rate, m, keep, decay = scalars[p.dtype]
@@ -271,6 +319,9 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
     g = g + weight_decay p (``decoupled``: p = p - lr weight_decay p instead);  m = m + (1 - b1) (g - m);
     v = b2 v + (1 - b2) g g;  p = p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps).
     """
+    tensors = table_of(tensors, len(_adam_kinds(amsgrad)))
+    if tensors is None:
+        return
     n = len(tensors) // len(_adam_kinds(amsgrad))
     tensors, steps = tensors[: -n or None], tensors[-n:] if n else ()
     rate, (beta1, beta2) = float(lr), betas
@@ -308,7 +359,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
 
 
 adam_p.nograd()
-by_rows(adam_p, "adam", lambda amsgrad, **constants: len(_adam_kinds(amsgrad)))
+by_rows(adam_p, "adam", lambda amsgrad, **constants: len(_adam_kinds(amsgrad)), singles=1)
 
 
 @adam_p.spec
@@ -350,8 +401,6 @@ def adam(
 
 @adam_p.cases
 def _(make):
-    from tensorlite.dtypes import float32
-
     def counts(*values):
         return [make.tensor(v, float32) for v in values]
 

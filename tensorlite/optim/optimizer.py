@@ -231,6 +231,12 @@ def rate(group: dict[str, Any], key: str = "lr") -> Tensor:
     return from_array(recording.setting(group, key, value))
 
 
+def steps_by_table(optimizer: Any) -> bool:
+    """Whether a step is nothing but update ops, which can be told on the device to do nothing."""
+    cls = type(optimizer)
+    return isinstance(optimizer, Optimizer) and cls.step is Optimizer.step and cls.__module__.startswith("tensorlite.")
+
+
 def refuse_differentiable(differentiable: bool) -> None:
     """Steps are effects that no gradient passes."""
     if differentiable:

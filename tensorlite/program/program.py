@@ -114,7 +114,10 @@ class Program:
             if (current_node(t) is not None) != self.wants[k]:
                 return f"argument {k} {'no longer requires' if self.wants[k] else 'now requires'} a gradient"
         if mode() != self.mode:
-            return f"gradients are {mode()}, were {self.mode}"
+            now, then = mode(), self.mode
+            if now.autocast != then.autocast:
+                return f"autocast is {now.autocast}, was {then.autocast}"
+            return f"gradients are {now}, were {then}"
         if get_default_dtype() is not self.default:
             return "another default dtype"
         for container, key, value, name in self.values:

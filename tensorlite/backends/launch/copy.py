@@ -17,7 +17,7 @@ TYPES = "PPqi" + "IIi" * (MOST - 1) + "q" * MOST
 TURNED = "PPqqqq" + "qqq" * (MOST - 2)
 VARIANTS = [
     Variant(
-        defines={"T": unit, "WIDE": wide},
+        defines={"UNIT": unit, "WIDE": wide},
         kernels={"strided": Needs(block=THREADS, blocks=4 if wide else 6), "turned": Needs(block=THREADS, blocks=4)},
     )
     for wide in (0, 1)
@@ -63,7 +63,7 @@ def plan_of(shape: tuple, strides: tuple, itemsize: int, offset: int) -> tuple:
         )
     units = math.prod(n for n, _ in dims)
     wide = int(units >= 2**31)
-    module = launch.load("copy", T=UNITS[unit], WIDE=wide)
+    module = launch.load("copy", UNIT=UNITS[unit], WIDE=wide)
     steps = [(n, stride // unit) for n, stride in dims]
     dense = next((k for k, (n, step) in enumerate(steps) if step == 1 and n >= WORTH), 0)
     if dense and steps[0][0] >= WORTH:

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ MULTIPROCESSORS = {
 }
 # Machine code of the tensor cores: mma.sync (H, I, Q, D, OMMA by type), wgmma (the same with G), tcgen05 (UTC...).
 TENSOR_CORES = re.compile(r"\b(?:[HIQDO]G?MMA|UTC\w*MMA)\b")
+# Sines of large arguments keep the digits of the argument on the stack, in a branch that is hardly ever taken.
+SINES, SINES_STACK = re.compile(r"(?<![a-z])(?:sin|cos|tan|sincos)f?\b"), 40
 _KERNEL = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?(\w+)\s*\('
 )
@@ -68,8 +71,8 @@ def _up(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
-def faults(name: str, usage: Usage, needs: Needs, arch: str) -> list[str]:
-    """What is wrong with a kernel that uses and needs this much."""
+def faults(name: str, usage: Usage, needs: Needs, arch: str, stack: int = 0) -> list[str]:
+    """What is wrong with a kernel that uses and needs this much, where so many bytes of stack are allowed."""
     on = MULTIPROCESSORS[arch]
     shared, found = usage.shared + needs.shared, []
     if not 1 <= needs.block <= BLOCK_THREADS:
@@ -81,11 +84,11 @@ def faults(name: str, usage: Usage, needs: Needs, arch: str) -> list[str]:
             f"{fit} blocks of {needs.block} threads, {usage.registers} registers and {shared} bytes of shared memory "
             f"fit at once; wanted {max(1, needs.blocks)}"
         )
-    return [f"{name} on sm_{arch}: {fault}" for fault in (*_spills(usage), *found)]
+    return [f"{name} on sm_{arch}: {fault}" for fault in (*_spills(usage, stack), *found)]
 
 
-def _spills(usage: Usage) -> Iterator[str]:
-    if usage.spilled or usage.stack:
+def _spills(usage: Usage, stack: int) -> Iterator[str]:
+    if usage.spilled or usage.stack > stack:
         yield f"{usage.spilled} bytes spilled, {usage.stack} bytes of stack; wanted none"
 
 
@@ -107,9 +110,23 @@ def text_of(family: str, variant: Variant) -> str:
     return (launch.sources() / f"{family}.cu").read_text(encoding="utf-8")
 
 
+def marks(variant: Variant) -> list[str]:
+    """What tells a variant from others: its macros; of a generated text also the comment that it begins with."""
+    found = [f"{name}={value}" for name, value in variant.defines.items()]
+    if variant.text is not None:
+        comment = re.match(r"// *(.+)", variant.text)
+        found.append(comment[1].strip() if comment else f"text {zlib.crc32(variant.text.encode()):08x}")
+    return found
+
+
 def label(variant: Variant) -> str:
-    """A variant's macros in a line."""
-    return " ".join(f"{name}={value}" for name, value in variant.defines.items()) or "plain"
+    """``marks`` in a line."""
+    return " ".join(marks(variant)) or "plain"
+
+
+def cell(variant: Variant) -> str:
+    """``marks`` as the document shows them."""
+    return ", ".join(f"`{mark}`" for mark in marks(variant)) or "·"
 
 
 def kernels_of(text: str) -> set[str]:
@@ -132,16 +149,16 @@ def compiled(family: str, variant: Variant, arch: str) -> nvrtc.Cubin:
 def check(family: str, variant: Variant, arch: str) -> list[str]:
     """What is wrong with a variant on an architecture: nothing is allowed to spill or to exceed what it has."""
     cubin = compiled(family, variant, arch)
-    where = f"{family} ({label(variant)})"
+    where, stack = f"{family} ({label(variant)})", SINES_STACK if SINES.search(text_of(family, variant)) else 0
     found = []
     for name, needs in variant.kernels.items():
         usage = cubin.kernels.get(name)
         if usage is None:
             found.append(f"{where} on sm_{arch}: no kernel {name}; it has {', '.join(sorted(cubin.kernels)) or 'none'}")
         else:
-            found += faults(f"{where} {name}", usage, needs, arch)
+            found += faults(f"{where} {name}", usage, needs, arch, stack)
     for name in sorted(set(cubin.kernels) - set(variant.kernels)):  # built along, and launched by another variant
-        found += [f"{where} {name} on sm_{arch}: {fault}" for fault in _spills(cubin.kernels[name])]
+        found += [f"{where} {name} on sm_{arch}: {fault}" for fault in _spills(cubin.kernels[name], stack)]
     if variant.mma and not TENSOR_CORES.search(disassembled(cubin.image)):
         found.append(f"{where} on sm_{arch}: no instruction of the tensor cores; wanted one, since mma=True")
     return found
@@ -178,8 +195,8 @@ HEADER = """\
 # What the CUDA kernels use
 
 Written by `python -m tensorlite.dev cuda` with NVRTC {version}; no GPU is needed for it. A row is a kernel under one
-set of macros: threads a block, bytes of shared memory a block (static + dynamic), and for each architecture the
-registers a thread and, after the ×, how many blocks a multiprocessor holds at once.
+set of macros or of one generated text: threads a block, bytes of shared memory a block (static + dynamic), and for each
+architecture the registers a thread and, after the ×, how many blocks a multiprocessor holds at once.
 """
 
 
@@ -190,7 +207,7 @@ def report() -> str:
         cubins = dict(zip(map(_key, work), pool.map(lambda job: compiled(*job), work)))
     parts = [HEADER.format(version=".".join(map(str, nvrtc.version()))).rstrip("\n")]
     for family, module in families().items():
-        head = ["kernel", "macros", "threads", "shared", *(f"sm_{arch}" for arch in launch.ARCHITECTURES)]
+        head = ["kernel", "of", "threads", "shared", *(f"sm_{arch}" for arch in launch.ARCHITECTURES)]
         parts.append(f"\n## {family}\n\n| {' | '.join(head)} |\n" + "|---" * len(head) + "|")
         for variant in module.VARIANTS:
             of = {arch: cubins[_key((family, variant, arch))].kernels for arch in variant.archs}
@@ -212,5 +229,4 @@ def _row(name: str, needs: Needs, variant: Variant, of: dict[str, dict[str, Usag
         fit = usage and resident(usage, needs, MULTIPROCESSORS[arch])
         cells.append(f"{usage.registers} × {fit}" if usage else "·")
     static = max(kernels[name].shared for kernels in of.values())
-    macros = ", ".join(f"`{macro}={value}`" for macro, value in variant.defines.items()) or "·"
-    return [f"`{name}`", macros, str(needs.block), f"{static} + {needs.shared}", *cells]
+    return [f"`{name}`", cell(variant), str(needs.block), f"{static} + {needs.shared}", *cells]

@@ -276,3 +276,11 @@ def init() -> None:
     if not is_available():
         raise DeviceError(f"cuda.init: no GPU can be used; {_cuda.WANTED}")
     synchronize()
+
+
+def __getattr__(name: str) -> Any:
+    if name != "amp":  # imported when first named: it brings the optimizers
+        raise AttributeError(f"module 'tensorlite.cuda' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module("tensorlite.cuda.amp")
