@@ -1,7 +1,7 @@
 // Rows of numbers, each read once into the registers of the threads that share it: what softmax, cross-entropy and the
 // norms have in common.
 //
-// Macros: ELEMENT, the type of elements; NUMBER, what is computed in (float, or double for double); THREADS of a block; GROUP
+// Macros: ELEM, the type of elements; NUMBER, what is computed in (float, or double for double); THREADS of a block; GROUP
 // of them share a row: 32 (a warp), all of them, or 8, where rows are columns of memory: 32 neighbouring ones a block,
 // thread i in column i % 32. KEEP, the elements of a row that a thread holds, or 0 where the row is too long for that
 // and is read again in each pass. VEC, the elements that are read at once: 16 bytes of them where all addresses allow.
@@ -12,7 +12,7 @@
 
 namespace tl {
 
-typedef ELEMENT X;
+typedef ELEM X;
 typedef NUMBER C;
 constexpr int kThreads = THREADS, kGroup = GROUP, V = VEC, kRows = kThreads / kGroup;
 constexpr bool kColumns = kGroup == 8;

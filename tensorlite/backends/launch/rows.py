@@ -21,7 +21,7 @@ def macros(short: str, group: int, keep: int, vec: int = 1, **more: Any) -> dict
     """The macros of rows.cuh for elements of this dtype (a short name)."""
     threads = max(group, THREADS)
     return {
-        "ELEMENT": CTYPES[short], "NUMBER": NUMBER[short], "THREADS": threads, "GROUP": group, "KEEP": keep, "VEC": vec,
+        "ELEM": CTYPES[short], "NUMBER": NUMBER[short], "THREADS": threads, "GROUP": group, "KEEP": keep, "VEC": vec,
         **more,
     }  # fmt: skip
 
