@@ -1,6 +1,6 @@
 // Reductions: sum, amax, amin, any, all, argmax, argmin over any dimensions of an array of any strides.
 //
-// Macros: ELEMENT and RESULT, the types of elements and results; NUMBER, what is computed in; OP, a struct below. Output
+// Macros: ELEM and RESULT, the types of elements and results; NUMBER, what is computed in; OP, a struct below. Output
 // o begins at an offset of its own, worked out from up to four kept dimensions; element r of it lies at an offset from
 // up to four reduced ones. Bound by memory: the floor is the bytes of x / bandwidth. `rows`: a block for each output and
 // part of its elements, for outputs whose elements lie together. `columns`: 32 neighbouring outputs a block, eight rows
@@ -9,7 +9,7 @@
 #include "elementwise.cuh"
 
 using namespace tl;
-typedef ELEMENT X;
+typedef ELEM X;
 typedef RESULT Y;
 typedef NUMBER C;
 
