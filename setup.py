@@ -61,7 +61,7 @@ setup(
     package_dir={"tensorlite._kernels": "kernels"},
     package_data={
         "tensorlite": ["py.typed", "**/*.pyi"],
-        "tensorlite._kernels": ["cpu/*.cpp", "cpu/*.h", "cuda/*.cu", "cuda/*.cuh", "numba_cuda/*.py"],
+        "tensorlite._kernels": ["cpu/*.cpp", "cpu/*.h", "cuda/*.cu", "cuda/*.cuh", "cuda/*.h"],
     },
     include_package_data=False,
     ext_modules=extensions(),

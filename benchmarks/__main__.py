@@ -3,10 +3,12 @@
 import sys
 
 from benchmarks import growth, headline, ops, overhead, readme, replay, steps
+from benchmarks.gpu import run as gpu
 
 COMMANDS = {
     "steps": (steps.main, "training and inference steps of whole models beside other libraries"),
     "ops": (ops.main, "single ops beside PyTorch's, and their share of what the machine can do"),
+    "gpu": (gpu.main, "what is right and how fast it is on a GPU; --toy plays one"),
     "growth": (growth.main, "how a training step's time grows with batch, width and sequence length"),
     "replay": (replay.main, "what replaying a compiled step costs beyond its kernels"),
     "headline": (headline.main, "the MNIST CNN trained to 0.97 beside PyTorch"),

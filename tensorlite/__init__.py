@@ -28,7 +28,11 @@ from tensorlite.autograd.spec import (
 )
 from tensorlite.autograd.tensor import Tensor as Tensor
 from tensorlite.autograd.tracing import follow_switches as _follow_switches
-from tensorlite.backends import Device as device
+from tensorlite.backends import (
+    Device as device,
+    get_float32_matmul_precision as get_float32_matmul_precision,
+    set_float32_matmul_precision as set_float32_matmul_precision,
+)
 from tensorlite.backends.cpu import get_num_threads as get_num_threads, set_num_threads as set_num_threads
 from tensorlite.dtypes import (
     bfloat16 as bfloat16,

@@ -135,6 +135,7 @@ def gather(input: _Tensor, dim: builtins.int, index: _Tensor, *, sparse_grad: bu
 def ge(input: _Any, other: _Any, *, out: _Any = ...) -> _Tensor: ...
 from tensorlite.amp.autocast_mode import get_autocast_dtype as get_autocast_dtype
 from tensorlite.dtypes import get_default_dtype as get_default_dtype
+from tensorlite.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from tensorlite.backends.cpu import get_num_threads as get_num_threads
 from tensorlite.ops.random import get_rng_state as get_rng_state
 def group_norm(input: _Tensor, num_groups: builtins.int, weight: _Tensor | None = ..., bias: _Tensor | None = ..., eps: builtins.float = ...) -> _Tensor: ...
@@ -269,6 +270,7 @@ from tensorlite.ops.random import seed as seed
 def select(input: _Tensor, dim: builtins.int, index: builtins.int) -> _Tensor: ...
 def selu(input: _Tensor, inplace: builtins.bool = ...) -> _Tensor: ...
 from tensorlite.dtypes import set_default_dtype as set_default_dtype
+from tensorlite.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from tensorlite.autograd.modes import set_grad_enabled as set_grad_enabled
 from tensorlite.backends.cpu import set_num_threads as set_num_threads
 from tensorlite.autograd.printing import set_printoptions as set_printoptions

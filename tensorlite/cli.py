@@ -332,7 +332,7 @@ def _info(args: argparse.Namespace) -> int:
     blas = build.get("Build Dependencies", {}).get("blas", {})
     _table("machine", [
         ("system", f"{platform.system()} {platform.machine()}"),
-        ("devices", "cpu"),
+        ("devices", ", ".join(["cpu", *(f"cuda:{k} ({name})" for k, name in enumerate(_gpus()))])),
         ("cores", cpu.cores()),
         ("threads", f"{cpu.get_num_threads()} in compiled kernels"),
         ("instruction set", cpu.isa()),
@@ -351,6 +351,13 @@ def _info(args: argparse.Namespace) -> int:
         ("MNIST", found[0].parent if found else "not here; `tensorlite train mnist` will look for it on the internet"),
     ])  # fmt: skip
     return 0
+
+
+def _gpus() -> list[str]:
+    """The names of the GPUs that can be used."""
+    from tensorlite import cuda
+
+    return [cuda.get_device_name(k) for k in range(cuda.device_count())]
 
 
 def _table(title: str, rows: Sequence[tuple[str, Any]]) -> None:

@@ -13,6 +13,10 @@ class ShapeError(TensorliteError, RuntimeError, ValueError):
     """Sizes that do not fit together."""
 
 
+class BoundsError(TensorliteError, IndexError, RuntimeError):
+    """An index beyond the end. PyTorch raises IndexError in some ops and RuntimeError in others."""
+
+
 class DTypeError(TensorliteError, RuntimeError, TypeError):
     """An element type that the op does not take, or two that do not go together."""
 

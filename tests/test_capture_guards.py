@@ -70,6 +70,22 @@ def test_layouts():
     assert recordings(f) == 5
 
 
+def test_a_gradient_that_lies_otherwise_than_the_result():
+    """A program lays it as the result lies, and its sums go in that order."""
+    f = tl.compile(tl.nn.functional.conv2d)
+    x = tl.randn(2, 3, 6, 5).to(memory_format=tl.channels_last)
+    w, b = tl.randn(4, 3, 3, 2), tl.randn(4)
+    for _ in range(2):
+        g, found = tl.randn(2, 4, 4, 4), []
+        for call in (f, f.fn):
+            given = [t.detach().clone().requires_grad_() for t in (x, w, b)]
+            y = call(*given)
+            assert y.is_contiguous(memory_format=tl.channels_last) and not y.is_contiguous()
+            found.append(tl.autograd.grad(y, given, g))
+        for got, want in zip(*found):
+            assert tl.allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_negative_strides_are_refused_or_right():
     x = tl.from_numpy(__import__("numpy").arange(6.0)[::-1])
     f = tl.compile(affine)

@@ -89,13 +89,13 @@ def differs(name: str, a: Tensor | None, b: Tensor | None) -> str | None:
     return None if near.all() else f"{name}: off by {np.abs(x - y).max():.3g}: {x.ravel()[:6]}, {y.ravel()[:6]}"
 
 
-def check(op, layout: str) -> None:
+def check(op, layout: str, emulated: int = 1) -> None:
     problems = []
     for here, there in zip(cases(op, float32, layout, True), cases(op, float32, layout, True)):
         here = here.with_tensors([_own(t) for t in here.tensors().values()])
         outputs = outputs_of(here)
         grads = gradients_of(here, outputs) if op.differentiable else []
-        with config.CUDA_EMULATION(1):
+        with config.CUDA_EMULATION(emulated):
             there = placed(there, layout)
             try:
                 theirs = outputs_of(there)
@@ -117,6 +117,13 @@ def today(op) -> bool:
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in ops() if today(op)])
 def test_a_part_of_the_table(op):
     check(op, "contiguous")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layout", ("contiguous", "strided"))
+@pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in ops()])
+def test_the_table_on_a_gpu(op, layout):
+    check(op, layout, emulated=0)
 
 
 @pytest.mark.slow

@@ -8,6 +8,13 @@ import pytest
 import tensorlite as tl
 from tensorlite import config, nn
 from tensorlite.backends import cpu
+from tensorlite.ops.activation import relu_dx_p, relu_p
+from tensorlite.ops.batch_norm_act import (
+    batch_norm_add_relu_dx_p,
+    batch_norm_add_relu_p,
+    batch_norm_relu_dx_p,
+    batch_norm_relu_p,
+)
 from tensorlite.ops.norm import batch_norm_p, normalize_dx_p, scale_shift_p
 
 pytestmark = pytest.mark.skipif(cpu.extension() is None, reason="the extension was not built")
@@ -112,6 +119,38 @@ def test_what_is_fused_behind(isa, layout, d, relu, residual):
         for shape in ((3, 85, 5, 11), (2, 64, 40, 40))[: 1 + (d == "f8")]:  # among many float32 some have no sure sign
             given = Given(rng, d, layout, shape, relu, residual)
             near(given.native(), given.wanted(), d, shape)
+
+
+@each_isa
+@each_layout
+@each_dtype
+@pytest.mark.parametrize("shape", [(65, 70), (3, 2, 5), (3, 85, 5, 11), (2, 64, 40, 40)])
+def test_fused_ops_have_the_bits_of_one_after_another(isa, layout, d, shape):
+    rng = np.random.default_rng(6)
+    bits = lambda *tensors: [np.ascontiguousarray(t.numpy()).tobytes() for t in tensors]
+    given = Given(rng, d, layout, shape, mean=0.5)
+    how = dict(dim=given.dim, shape=given.affine_shape, eps=1e-3)
+    x, dy, more = (tl.from_numpy(a) for a in (given.x, given.dy, given.more))
+    w, b = tl.tensor(given.w), tl.tensor(given.b)
+    moved = lambda: [tl.tensor(a) for a in given.running]  # each call changes its own
+    with config.ISA(isa), tl.no_grad():
+        running = moved()
+        y, *batch = batch_norm_p(x, w, b, *running, momentum=0.3, **how)
+        for forward, back, residual in (
+            (batch_norm_relu_p, batch_norm_relu_dx_p, []),
+            (batch_norm_add_relu_p, batch_norm_add_relu_dx_p, [more]),
+        ):
+            own = moved()
+            got = forward(x, w, b, *own, *residual, momentum=0.3, **how)
+            want = relu_p(y + more if residual else y)
+            assert bits(*got, *own) == bits(want, *batch, *running), forward
+            passed = relu_dx_p(dy, want)
+            dx = back(dy, x, *batch, w, want, affine=(shape[1],), **how)
+            want = normalize_dx_p(passed, x, *batch, w, affine=(shape[1],), **how)
+            assert bits(*dx) == bits(*want, *([passed] if residual else [])), back
+            for op in (forward, back):
+                native = [e.native for e in op.op.cache.values() if e.specs[0] is x._spec]
+                assert native and all(native), op
 
 
 @each_layout

@@ -29,6 +29,7 @@ MORE = {
     "winograd, padded": (3, 16, 32, (24, 23), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1),
     "winograd, narrow": (40, 32, 16, (7, 6), (3, 3), (1, 1), (1, 1), (1, 0, 0, 1), 1),
     "large": (1, 40, 70, (60, 50), (5, 5), (1, 1), (1, 1), (2, 2, 2, 2), 1),
+    "many weights": (2, 64, 66, (6, 5), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
     "one window": (6, 20, 24, (4, 5), (3, 3), (1, 1), (1, 1), (0, 0, 0, 0), 1),
 }
 ALL = {k: v for k, v in {**SIZES, **MORE}.items() if k not in ("one", "one row", "taps that no pixel meets")}
@@ -132,6 +133,24 @@ def gradients(given, d, last):
     return dw, db, dx, g, y, place
 
 
+def check_gradients(given, d, last):
+    """Beside NumPy's, in float64, of the same outputs."""
+    with tl.no_grad():
+        dw, db, dx, g, y, place = gradients(given, d, last)
+    for op, at in ((conv_relu_pool_dw_p.op, 1), (conv_relu_pool_dx_p.op, 0))[: 1 if given.c % 16 else 2]:
+        native = [e.native for e in op.cache.values() if e.specs[at] is g._spec]
+        assert native and all(native), op.name
+    with config.KERNELS("plain"), tl.no_grad():
+        wide = [tl.tensor(a.numpy(), dtype=tl.float64) for a in (g, y)]
+        place = tl.tensor(place.numpy())
+        x, w = (tl.tensor(a, dtype=tl.float64) for a in (given.x, given.w))
+        want = conv_relu_pool_dw_p(x, *wide, place, kernel=given.kernel, **given.kw)
+        want = (*want, conv_relu_pool_dx_p(*wide, place, w, size=given.size, **given.kw))
+    eps = 1e-5 if d is tl.float32 else 1e-13
+    for a, z in zip((dw, db, dx), want):
+        np.testing.assert_allclose(a.numpy(), z.numpy(), rtol=eps, atol=eps * max(np.abs(z.numpy()).max(), 1))
+
+
 GROUPLESS = [name for name, sizes in ALL.items() if sizes[-1] == 1]
 
 
@@ -140,19 +159,23 @@ GROUPLESS = [name for name, sizes in ALL.items() if sizes[-1] == 1]
 @pytest.mark.parametrize("name", GROUPLESS)
 def test_gradients_of_the_winners(name, d, isa):
     given = Given(ALL[name], d, np.random.default_rng(0))
-    for last in ("", "xw", "x", "w"):
-        with config.ISA(isa), tl.no_grad():
-            dw, db, dx, g, y, place = gradients(given, d, last)
-        assert all(e.native for e in conv_relu_pool_dw_p.op.cache.values() if e.specs[1] is g._spec)
-        with config.KERNELS("plain"), tl.no_grad():
-            wide = [tl.tensor(a.numpy(), dtype=tl.float64) for a in (g, y)]
-            place = tl.tensor(place.numpy())
-            x, w = (tl.tensor(a, dtype=tl.float64) for a in (given.x, given.w))
-            want = conv_relu_pool_dw_p(x, *wide, place, kernel=given.kernel, **given.kw)
-            want = (*want, conv_relu_pool_dx_p(*wide, place, w, size=given.size, **given.kw))
-        eps = 1e-5 if d is tl.float32 else 1e-13
-        for a, z in zip((dw, db, dx), want):
-            np.testing.assert_allclose(a.numpy(), z.numpy(), rtol=eps, atol=eps * max(np.abs(z.numpy()).max(), 1))
+    with config.ISA(isa):
+        for last in ("", "xw", "x", "w"):
+            check_gradients(given, d, last)
+
+
+@each_isa
+@pytest.mark.parametrize("d", [tl.float32, tl.float64])
+def test_every_part_of_a_window_that_stays_in_registers(d, isa):
+    """One to three rows of taps by as many vectors as there are registers for: w's gradient, then x's too, whose
+    channels come by sixteens."""
+    rng, lanes = np.random.default_rng(0), {"baseline": 16, "avx2": 32, "avx512": 64}[isa] // d.itemsize
+    with config.ISA(isa):
+        for rows in (1, 2, 3):
+            for vectors in range(1, 9):
+                for c, width in ((vectors * lanes - (vectors > 1), 1), (16, vectors)):
+                    sizes = (2, c, 3, (rows + 1, width + 3), (rows, width), (1, 1), (1, 1), (0, 0, 0, 0), 1)
+                    check_gradients(Given(sizes, d, rng), d, "xw" if vectors % 2 else "")
 
 
 # (x's where channels make whole vectors: others have no kernel, and NumPy's products depend on threads)

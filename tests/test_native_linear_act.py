@@ -133,6 +133,33 @@ def test_column_sums(isa, d):
                 assert bits(db) == bits(dz.sum(0)), (rows, n, act)
 
 
+def spec(a):
+    return tl.from_numpy(a)._spec
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("d", FLOATS)
+def test_behind_a_product_made_elsewhere(isa, d):
+    """The kernels by themselves, for every instruction set takes some product of its own: with and without bias,
+    kept or not, and where there is no activation."""
+    rng = np.random.default_rng(4)
+    acts = {**ACTS, "none": lambda z: z}
+    with config.ISA(isa):
+        for rows, n in ((1, 1), (5, 7), (3, 16), (9, 130), (300, 70), (0, 3)):
+            for act, bias, keep in itertools.product(acts, (True, False), (True, False)):
+                z, b = draw(rng, d, rows, n), draw(rng, d, n)
+                into = z + b if bias else z
+                y, pre = z.numpy().copy(), np.full((rows, n), np.nan, d.np)
+                outs = (y, pre) if keep else (y,)
+                kernel = cpu.kernel("linear_finish")((), tuple(map(spec, outs)), {"act": act})
+                kernel(b.numpy() if bias else None, *outs)
+                assert bits(tl.from_numpy(y)) == bits(acts[act](into)), (rows, n, act, bias, keep)
+                assert not keep or bits(tl.from_numpy(pre)) == bits(into), (rows, n, act, bias)
+        dy, dz, db = draw(rng, d, 33, 70), np.full((33, 70), np.nan, d.np), np.full(70, np.nan, d.np)
+        cpu.kernel("act_dx")((), (spec(dz), spec(db)), {"act": "none"})(dy.numpy(), dy.numpy(), dz, db)
+        assert bits(tl.from_numpy(dz), tl.from_numpy(db)) == bits(dy, dy.sum(0))
+
+
 def test_the_same_bits_for_every_number_of_threads(threads):
     rng = np.random.default_rng(3)
     x, w, b, g = (draw(rng, tl.float32, *s) for s in ((500, 96), (300, 96), (300,), (500, 300)))

@@ -98,6 +98,18 @@ def test_linear_and_gelu(approximate):
 
 
 @native
+@pytest.mark.parametrize("act", ["relu", "gelu"])
+def test_linear_and_activation_of_a_single_row(act):
+    """Its bias has the gradient of the row itself: no sums of columns to make in passing."""
+
+    def build():
+        return Net(lambda net, x: net.two(getattr(F, act)(net.one(x))), one=nn.Linear(7, 9), two=nn.Linear(9, 5))
+
+    fused = "linear_act" if act == "relu" else "linear_gelu"
+    _same_bits(build, [_x(7)], [fused], [act, "act_dx"])
+
+
+@native
 def test_linear_and_residual():
     def fn(net, x):
         return net.two(x + net.one(x)) + x

@@ -78,33 +78,23 @@ TL_INLINE void with_runs(std::int64_t runs, F f) {
         f(std::integral_constant<int, 3>{}, Across{});
 }
 
-template <class F>
-TL_INLINE void with_sizes(std::int64_t runs, std::int64_t vectors, F f) {
-    switch (vectors) {
-        case 1: return with_runs<1>(runs, f);
-        case 2: return with_runs<2>(runs, f);
-        case 3: return with_runs<3>(runs, f);
-        case 4: return with_runs<4>(runs, f);
-        default:
-            if constexpr (vectors_at_once > 4) {
-                if (vectors == 5) return with_runs<5>(runs, f);
-                if (vectors == 6) return with_runs<6>(runs, f);
-                if (vectors == 7) return with_runs<7>(runs, f);
-                return with_runs<8>(runs, f);
-            }
-    }
+// Vectors come in groups of G.
+template <int G, class F, int... K>
+TL_INLINE void with_sizes(std::int64_t runs, std::int64_t vectors, F f, std::integer_sequence<int, K...>) {
+    ((vectors == (K + 1) * G ? with_runs<(K + 1) * G>(runs, f) : void()), ...);
 }
 
-// Calls f(first run, first vector, R, V) for parts of all runs and vectors that fit in registers.
-template <class F>
+// Calls f(first run, first vector, R, V) for parts of all runs and vectors that fit in registers, cut between groups.
+template <int G, class F>
 TL_INLINE void in_registers(std::int64_t runs, std::int64_t vectors, F f) {
-    const std::int64_t high = (runs + runs_at_once - 1) / runs_at_once;
-    const std::int64_t across = (vectors + vectors_at_once - 1) / vectors_at_once;
+    constexpr std::int64_t most = vectors_at_once / G;
+    const std::int64_t high = (runs + runs_at_once - 1) / runs_at_once, groups = vectors / G;
+    const std::int64_t across = (groups + most - 1) / most;
     for (std::int64_t i = 0; i < high; ++i)
         for (std::int64_t j = 0; j < across; ++j) {
-            const std::int64_t r = runs * i / high, v = vectors * j / across;
-            with_sizes(runs * (i + 1) / high - r, vectors * (j + 1) / across - v,
-                       [&](auto R, auto V) { f(r, v, R, V); });
+            const std::int64_t r = runs * i / high, v = groups * j / across * G;
+            with_sizes<G>(runs * (i + 1) / high - r, groups * (j + 1) / across * G - v,
+                          [&](auto R, auto V) { f(r, v, R, V); }, std::make_integer_sequence<int, most>());
         }
 }
 
@@ -228,7 +218,7 @@ static void winners_dw_task(const tl::Winners& w, const T* x, const T* g, const 
                 copy_block(w, x + n * c.cg * c.h * c.w, b, copy);
             for (std::int64_t o = o0; o < o1; ++o) {
                 T* to = sums + (b * c.og + o) * each;
-                in_registers(w.count(), wide / L, [&](std::int64_t r, std::int64_t v, auto R, auto V) {
+                in_registers<1>(w.count(), wide / L, [&](std::int64_t r, std::int64_t v, auto R, auto V) {
                     add_up<R(), V()>(list_of(w, numbers, pixels, o), copy + v * L, w.runs.data() + r,
                                      to + r * wide + v * L, wide);
                 });
@@ -285,8 +275,9 @@ static void winners_dx_task(const tl::Winners& w, const T* g, const T* s, const 
     Int* pixels = tl::room<Int>(3, list + L);
     lists(w, g, s, place, 0, c.og, numbers, pixels, static_cast<T*>(nullptr));
     std::fill(copy, copy + size, T(0));
+    constexpr int group = std::min<std::int64_t>(16 / L, vectors_at_once);  // channels come by sixteens
     for (std::int64_t o = 0; o < c.og; ++o)
-        in_registers(w.count(), w.steps / L, [&](std::int64_t r, std::int64_t v, auto R, auto V) {
+        in_registers<group>(w.count(), w.steps / L, [&](std::int64_t r, std::int64_t v, auto R, auto V) {
             add_to<R(), V()>(list_of(w, numbers, pixels, o), copy + v * L, w.runs.data() + r,
                              packed + o * each + r * w.steps + v * L, w.steps);
         });

@@ -31,8 +31,10 @@ struct bf16_t {
     unsigned short bits;
 };
 
-TL_DEVICE float to_float(float x) { return x; }
-TL_DEVICE float to_float(double x) { return static_cast<float>(x); }
+template <class T>
+TL_DEVICE float to_float(T x) {
+    return static_cast<float>(x);
+}
 
 TL_DEVICE float to_float(bf16_t x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
 

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "on_cpu_fibers.h"
+#include "on_cpu_run.h"
 
 #define __device__
 #define __host__
@@ -150,13 +150,19 @@ TL_RUNTIME static To bits(const From& v) {
 
 TL_RUNTIME static void active() { ++launch.activity; }  // somebody's wait may end
 
+// A race search sees atomics order other memory only where the thread has called a fence before, as a GPU does.
+template <class W>
+static bool exchange(W* p, W& old, W v) {
+    return current->fenced ? __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+                           : __atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 // *p = f(*p); what it was.
 template <class T, class F>
 static T change(T* p, F f) {
     auto* words = reinterpret_cast<Bits<T>*>(p);
     auto old = __atomic_load_n(words, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(words, &old, bits<Bits<T>>(f(bits<T>(old))), false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED)) {
+    while (!exchange(words, old, bits<Bits<T>>(f(bits<T>(old))))) {
     }
     active();
     return bits<T>(old);
@@ -164,26 +170,32 @@ static T change(T* p, F f) {
 
 }  // namespace tl_emu
 
-template <class T> static inline T atomicAdd(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o + v; }); }
-template <class T> static inline T atomicSub(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o - v; }); }
-template <class T> static inline T atomicMax(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o > v ? o : v; }); }
-template <class T> static inline T atomicMin(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o < v ? o : v; }); }
-template <class T> static inline T atomicOr(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o | v; }); }
-template <class T> static inline T atomicAnd(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o & v; }); }
-template <class T> static inline T atomicXor(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T o) -> T { return o ^ v; }); }
-template <class T> static inline T atomicExch(T* p, std::common_type_t<T> v) { return ::tl_emu::change(p, [v](T) -> T { return v; }); }
+#define TL_EMU_ATOMIC(name, value)                               \
+    template <class T>                                           \
+    static inline T name(T* p, std::common_type_t<T> v) {        \
+        return ::tl_emu::change(p, [v](T o) -> T { return value; }); \
+    }
+TL_EMU_ATOMIC(atomicAdd, o + v)
+TL_EMU_ATOMIC(atomicSub, o - v)
+TL_EMU_ATOMIC(atomicMax, o > v ? o : v)
+TL_EMU_ATOMIC(atomicMin, o < v ? o : v)
+TL_EMU_ATOMIC(atomicOr, o | v)
+TL_EMU_ATOMIC(atomicAnd, o & v)
+TL_EMU_ATOMIC(atomicXor, o ^ v)
+TL_EMU_ATOMIC(atomicExch, (void(o), v))
+
 template <class T>
 static inline T atomicCAS(T* p, std::common_type_t<T> wanted, std::common_type_t<T> v, TL_EMU_AT) {
     T expected = wanted;
-    if (__atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    if (::tl_emu::exchange(p, expected, static_cast<T>(v)))
         ::tl_emu::active();
     else
         ::tl_emu::poll("atomic_cas", p, static_cast<unsigned long long>(expected), at);
     return expected;
 }
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+TL_RUNTIME static inline void __threadfence() { ::tl_emu::current->fenced = true; }
+static inline void __threadfence_block() { __threadfence(); }
+static inline void __threadfence_system() { __threadfence(); }
 
 // ---- intrinsics
 template <class T> static inline T __ldg(const T* p) { return *p; }
@@ -413,9 +425,10 @@ struct Caller<K, void (*)(A...)> {
 
 }  // namespace tl_emu
 
-#define TL_EMU_KERNEL(name, bound)                                                           \
+#define TL_EMU_KERNEL(name, bound)                                                          \
     extern "C" __attribute__((visibility("default"))) ::tl_emu::Entry tl_emu_kernel_##name; \
-    ::tl_emu::Entry tl_emu_kernel_##name = ::tl_emu::Caller<&name, decltype(&name)>::entry(bound);
+    ::tl_emu::Entry tl_emu_kernel_##name =                                                  \
+        ::tl_emu::Caller<&tl_kernels::name, decltype(&tl_kernels::name)>::entry(bound);
 
 // The memory that kernels run in: that of another library from now on, where one is given.
 extern "C" __attribute__((visibility("default"))) void* tl_emu_pool(void* shared) {

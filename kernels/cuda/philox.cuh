@@ -1,7 +1,7 @@
-// Random numbers with the CPU's bits: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011), as tensorlite/ops/philox.py
-// and kernels/cpu/random_body.h have it. Word w of a call depends on its key and w alone: block w / 4 of four words. So
-// threads make theirs anywhere, and dropout makes its mask anew on the way back. Normal numbers come from float64
-// operations in a fixed order, each rounded by itself.
+// Random numbers with the CPU's bits: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011), as in
+// tensorlite/ops/philox.py and kernels/cpu/random_body.h. Word w of a call depends on its key and w alone: it is one of
+// the four of block w / 4. So threads make theirs anywhere, and dropout makes its mask anew on the way back. Normal
+// numbers come from float64 operations in a fixed order, each rounded by itself.
 #pragma once
 
 #include "device.cuh"
@@ -49,7 +49,8 @@ TL_DEVICE void philox_uniforms(const uint4& w, float (&y)[4]) {
     for (int k = 0; k < 4; ++k) y[k] = static_cast<float>(words[k] >> 8) * 0x1p-24f;
 }
 TL_DEVICE double philox_fraction(unsigned high, unsigned low) {
-    return __dmul_rn(__dadd_rn(__dmul_rn(static_cast<double>(high >> 5), 0x1p26), static_cast<double>(low >> 6)), 0x1p-53);
+    const double upper = __dmul_rn(static_cast<double>(high >> 5), 0x1p26);
+    return __dmul_rn(__dadd_rn(upper, static_cast<double>(low >> 6)), 0x1p-53);
 }
 TL_DEVICE void philox_uniforms(const uint4& w, double (&y)[2]) {
     y[0] = philox_fraction(w.x, w.y), y[1] = philox_fraction(w.z, w.w);

@@ -1,16 +1,17 @@
 // Reductions: sum, amax, amin, any, all, argmax, argmin over any dimensions of an array of any strides.
 //
-// Macros: TL_X and TL_Y, the types of elements and results; TL_NUMBER, what is computed in; OP, a struct below. Output o begins at an offset of its own, worked out
-// from up to four kept dimensions; element r of it lies at an offset from up to four reduced ones. Bound by memory: the
-// floor is the bytes of x / bandwidth. `rows`: a block for each output and part of its elements, for outputs whose
-// elements lie together. `columns`: 32 neighbouring outputs a block, eight rows at a time, for outputs that lie together.
-// Where there are few outputs their elements are cut in parts, which `finish` adds up in order: the same bits each time.
+// Macros: ELEMENT and RESULT, the types of elements and results; NUMBER, what is computed in; OP, a struct below. Output
+// o begins at an offset of its own, worked out from up to four kept dimensions; element r of it lies at an offset from
+// up to four reduced ones. Bound by memory: the floor is the bytes of x / bandwidth. `rows`: a block for each output and
+// part of its elements, for outputs whose elements lie together. `columns`: 32 neighbouring outputs a block, eight rows
+// at a time, for outputs that lie together. Where there are few outputs their elements are cut in parts, which `finish`
+// adds up in order: the same bits each time.
 #include "elementwise.cuh"
 
 using namespace tl;
-typedef TL_X X;
-typedef TL_Y Y;
-typedef TL_NUMBER C;
+typedef ELEMENT X;
+typedef RESULT Y;
+typedef NUMBER C;
 
 // What is kept while an output's elements are gone through.
 template <class T> struct Best {

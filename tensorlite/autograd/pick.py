@@ -11,7 +11,6 @@ import numpy as np
 from tensorlite.autograd.op import Entry
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 
-
 ANY = ("any",)  # formats of a kernel that looks at the strides of what it is given
 
 
@@ -27,8 +26,9 @@ def pick(op: Any, e: Entry, on: Any) -> None:
             fits = fits and (_readable if around is None else _writable)(op, given, e.outs, formats)
             if fits and (when is None or when(*e.specs, **e.kw)):
                 factory = on.kernel(name)
-                if factory is not None:
-                    e.kernel, e.native = factory(e.specs, e.outs, e.kw), True
+                made = None if factory is None else factory(e.specs, e.outs, e.kw)
+                if made is not None:
+                    e.kernel, e.native = made, True
                     if around is not None:
                         e.kernel = on.quiet(partial(around, e.kernel, on.xp, **e.kw))
                     return

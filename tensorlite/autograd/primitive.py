@@ -339,6 +339,7 @@ class Primitive(Op):
     multiple = False  # set for ops whose number of outputs depends on constants (unbind, split)
     step: Callable  # for those that return views: (k, spec, kw) -> the entry of a one-output view op
     silent_outputs: tuple[int, ...] = ()  # outputs that carry no gradient though they are floating point
+    on_host: tuple[int, ...] = ()  # inputs that may be on the CPU beside others that are not
 
     def coerce(self, args: tuple) -> tuple:
         """Tensors of what was given: numbers where the op takes them, NumPy arrays; else a TypeError."""
@@ -363,8 +364,14 @@ class Primitive(Op):
         specs = [a._spec for a in args if a is not None]
         if all(s.device is specs[0].device for s in specs):
             return args
-        device = _one_device(self.name, specs)
-        return tuple(a if a is None or a._spec.device is device else a.to(device) for a in args)
+        device = self._device([None if a is None else a._spec for a in args])
+        return tuple(
+            a if a is None or a._spec.device is device or k in self.on_host else a.to(device)
+            for k, a in enumerate(args)
+        )
+
+    def _device(self, specs: Any) -> Any:
+        return _one_device(self.name, [s for k, s in enumerate(specs) if k not in self.on_host])
 
     def promote(self, args: tuple) -> tuple:
         """The arguments cast to their common dtype (differentiably), and to floating point where the op needs it."""
@@ -398,7 +405,7 @@ class Primitive(Op):
     def _build(self, key: Any, specs: tuple, kw: dict) -> Entry:
         if not hasattr(self, "tracked"):
             self.finalize()
-        device = _one_device(self.name, specs)
+        device = self._device(specs)
         promoted = [
             s
             for k, s in enumerate(specs)

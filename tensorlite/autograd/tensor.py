@@ -94,7 +94,9 @@ class Tensor:
     def storage_offset(self) -> int:
         """How far this view starts behind its storage's first element."""
         base = self._arr
-        while hasattr(base.base, "strides"):
+        if self._spec.device is not CPU:
+            return (base.data.ptr - base.data.mem.ptr) // self._spec.dtype.itemsize
+        while isinstance(base.base, np.ndarray):
             base = base.base
         return (address(self._arr) - address(base)) // self._spec.dtype.itemsize
 
@@ -303,6 +305,16 @@ class Tensor:
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
         return from_array(np.asarray(array))
+
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        """How other libraries (CuPy, Numba) find this tensor's memory on a GPU."""
+        if self._spec.device is CPU:
+            raise AttributeError("__cuda_array_interface__: can't get it on non-CUDA tensor type; use tensor.cuda()")
+        if current_node(self) is not None:
+            raise GradError("__cuda_array_interface__: can't get it on Variable that requires grad; use var.detach()")
+        recording.reading("__cuda_array_interface__")
+        return self._arr.__cuda_array_interface__
 
     def item(self) -> Any:
         """The one element as a Python number."""

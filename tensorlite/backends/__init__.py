@@ -1,5 +1,6 @@
 """Where arrays live: the names of devices and the short contract that each must meet. Floor 1."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -111,14 +112,51 @@ def located(device: Any) -> Device:
     return Device("cuda", cuda.current_device()) if device.index is None else device
 
 
-def put(target: Any, source: Any) -> None:
-    """``target[...] = source`` between devices."""
+def put(target: Any, source: Any, wait: bool = True) -> None:
+    """``target[...] = source`` between devices; without ``wait``, copies from pinned memory may go on afterwards."""
     if isinstance(target, np.ndarray) and isinstance(source, np.ndarray):
         target[...] = source
         return
     from tensorlite.backends import cuda
 
-    cuda.put(target, source)
+    cuda.put(target, source, wait)
+
+
+def pinned(array: np.ndarray) -> np.ndarray:
+    """A copy in memory that a GPU reads by itself. Raises where there is none."""
+    from tensorlite.backends import cuda
+
+    cuda.check(0)
+    return cuda.pinned(array)
+
+
+def in_pinned_memory(array: np.ndarray) -> bool:
+    """Whether an array is, or is a view of, such a copy."""
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    owner = base.obj if isinstance(base, memoryview) else base
+    return type(owner).__name__ == "PinnedMemoryPointer"
+
+
+def get_float32_matmul_precision() -> str:
+    """How exactly a GPU multiplies float32 matrices: "highest" (float32), "high" or "medium" (TF32)."""
+    from tensorlite.backends import cublas
+
+    return cublas.matmul_precision()
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Let a GPU multiply float32 matrices in float32 ("highest", the default) or in TF32 ("high", "medium")."""
+    from tensorlite.backends import cublas
+
+    cublas.set_matmul_precision(precision)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "cuda":  # loaded when first asked for
+        return importlib.import_module("tensorlite.backends.cuda")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 config.CUDA_EMULATION.listeners.append(lambda _: _there.clear())
@@ -147,4 +185,6 @@ def strided(array: Any, shape: tuple, strides: tuple) -> Any:
         from tensorlite.backends import cpu
 
         return cpu.strided(array, shape, strides)
-    return array_module(array).lib.stride_tricks.as_strided(array, shape, strides)
+    from tensorlite.backends import cuda
+
+    return cuda.strided(array, shape, strides)

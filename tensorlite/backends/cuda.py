@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite import config
+from tensorlite.backends import in_pinned_memory
 from tensorlite.errors import DeviceError, OutOfMemoryError
 
 WANTED = "wanted: python -m pip install 'tensorlite[cuda13]' (or cuda12, as `nvidia-smi` says), and an NVIDIA GPU"
@@ -126,20 +127,20 @@ class Cuda:
         """The factory of a CUDA kernel, ``family.function``; None where it is turned off (``TL_KERNELS``)."""
         if config.KERNELS.value == "plain":
             return None
+        family, _, function = name.partition(".")
+        ours = getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function, None)
         if config.KERNELS.value == "numba":
             from tensorlite.backends import numba_cuda
 
-            if (other := numba_cuda.kernel(name)) is not None:
-                return self._on(other)
-        family, _, function = name.partition(".")
-        factory = getattr(importlib.import_module(f"tensorlite.backends.launch.{family}"), function, None)
-        return None if factory is None else self._on(factory)
+            if (other := numba_cuda.kernel(name)) is not None:  # it gives None for what Numba has no kernel of
+                return self._on(lambda *given: other(*given) or (ours and ours(*given)))
+        return None if ours is None else self._on(ours)
 
     def _on(self, factory: Callable) -> Callable:
-        def made(*given: Any) -> Callable:
+        def made(*given: Any) -> Callable | None:
             with self.here():
                 call = factory(*given)
-            return self.quiet(call)
+            return None if call is None else self.quiet(call)
 
         return made
 
@@ -156,7 +157,7 @@ class Cuda:
 
     def strided(self, array: Any, shape: tuple, strides: tuple) -> Any:
         """A view of ``array`` with these sizes and steps in bytes. The caller answers for its bounds."""
-        return arrays().lib.stride_tricks.as_strided(array, shape, strides)
+        return strided(array, shape, strides)
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all that was asked of it; a fault that kernels noted is raised."""
@@ -165,7 +166,35 @@ class Cuda:
         faults()
 
 
-def put(target: Any, source: Any) -> None:
+def strided(array: Any, shape: tuple, strides: tuple) -> Any:
+    """A view of an array on a GPU. What CuPy makes of an address looks like its own master; a view of that does not."""
+    return arrays().lib.stride_tricks.as_strided(array, shape, strides).view()
+
+
+_flying: list = []  # (event, array) of copies that go on: the memory must not be used anew before they are done
+
+
+def pinned(array: np.ndarray) -> np.ndarray:
+    """A copy of an array in pinned memory."""
+    memory = arrays().cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    order = tuple(sorted(range(array.ndim), key=lambda d: (-array.strides[d], d)))
+    lying = np.frombuffer(memory, array.dtype, array.size).reshape([array.shape[d] for d in order])
+    copy = lying.transpose([order.index(d) for d in range(array.ndim)])
+    copy[...] = array
+    return copy
+
+
+def _send(target: Any, source: np.ndarray) -> None:
+    """Copy from pinned memory on the current stream, without waiting."""
+    stream = arrays().cuda.get_current_stream()
+    target.set(source, stream=stream)
+    event = arrays().cuda.Event(disable_timing=True)
+    event.record(stream)
+    _flying[:] = [(e, a) for e, a in _flying if not e.done]
+    _flying.append((event, source))
+
+
+def put(target: Any, source: Any, wait: bool = True) -> None:
     """``target[...] = source`` where at least one is on a GPU. A single number goes up as an argument of a kernel."""
     gpu = on((source if isinstance(target, np.ndarray) else target).device.id)
     with gpu.here():
@@ -178,7 +207,8 @@ def put(target: Any, source: Any) -> None:
         elif (order := _order(target)) is None:
             target[...] = arrays().asarray(source)
         else:
-            target.transpose(order).set(np.ascontiguousarray(source.transpose(order)))
+            target, source = target.transpose(order), np.ascontiguousarray(source.transpose(order))
+            _send(target, source) if not wait and in_pinned_memory(source) else target.set(source)
 
 
 def _order(array: Any) -> tuple | None:
@@ -246,6 +276,19 @@ def _architecture(index: int) -> str:
 def architecture() -> str:
     """The architecture of the current GPU that kernels are compiled for: "80", "90a"."""
     return _architecture(current_device())
+
+
+def is_built() -> bool:
+    """Whether this package can use GPUs, if there are any: it always can."""
+    return True
+
+
+def __getattr__(name: str) -> Any:
+    if name == "matmul":  # PyTorch's ``backends.cuda.matmul.allow_tf32``
+        from tensorlite.backends import cublas
+
+        return cublas.matmul
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _forget(_: Any = None) -> None:

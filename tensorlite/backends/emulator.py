@@ -36,11 +36,10 @@ OPTIONS += ("-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")
 _PADDED = {"P": "P", "q": "q", "Q": "Q", "d": "d", "i": "i4x", "I": "I4x", "f": "f4x"}
 _NAMES = {"P": "a pointer", "q": "long long", "Q": "unsigned long long", "d": "double", "i": "int", "I": "unsigned",
           "f": "float", "?": "a type that no letter stands for"}  # fmt: skip
-_KERNEL = re.compile(
-    r'extern\s*"C"\s*__global__\s+((?:[\w\s]|__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\))*?)((?!__launch_bounds__)\b\w+)\s*\('
-)
+_BETWEEN = r"(?:[\w\s]|__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\))*?"
+_KERNEL = re.compile(rf'extern\s*"C"\s*__global__\s+({_BETWEEN})((?!__launch_bounds__)\b\w+)\s*\(')
 _BOUNDS = re.compile(r"__launch_bounds__\s*\(\s*((?:[^(),]|\([^()]*\))+)")
-_TYPE = r"((?:unsigned\s+|signed\s+|long\s+)?[A-Za-z_]\w*)"
+_TYPE = r"((?:(?:volatile|unsigned|signed|long|short)\s+)*[A-Za-z_]\w*)"
 _PLACE = r"__shared__\s+(?:__align__\s*\([^)]*\)\s*|alignas\s*\([^)]*\)\s*)?"
 _SHARED = re.compile(rf"\b{_PLACE}{_TYPE}\s+(\w+)\s*((?:\[[^\]]*\]\s*)*);")
 _DYNAMIC = re.compile(rf"\bextern\s+{_PLACE}{_TYPE}\s+(\w+)\s*\[\s*\]\s*;")
@@ -144,14 +143,19 @@ def _is_whole(library: Path) -> bool:
 
 def _build(build: Path, name: str, text: str, command: list[str]) -> Path:
     source, made = build / "source.cpp", build / "made.so"
-    body = f'#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n'
-    front = ["-x", "c++", "-include", str(launch.sources() / "on_cpu.h"), str(source)]
-    source.write_text(body, encoding="utf-8")
+    headers = [part for h in ("on_cpu.h", "device.cuh") for part in ("-include", str(launch.sources() / h))]
+    front = ["-x", "c++", *headers, str(source)]
+    source.write_text(text, encoding="utf-8")
     exports = []
     for before, kernel in _KERNEL.findall(_run([*command, "-DTL_LISTING", "-E", "-P", *front], name)):
         bounds = _BOUNDS.search(before)
         exports.append(f"TL_EMU_KERNEL({kernel}, {bounds[1].strip() if bounds else BLOCK_LIMIT})\n")
-    source.write_text(body + "".join(exports), encoding="utf-8")
+    # in a namespace and without C linkage, a kernel may have the name of a function of the C library
+    text = re.sub(r'extern\s*"C"\s*(?=__global__)', "", text)
+    source.write_text(
+        f'namespace tl_kernels {{\n#line 1 "{name if "." in name else name + ".cu"}"\n{text}\n{"".join(exports)}}}\n',
+        encoding="utf-8",
+    )
     _run([*command, *front, "-o", str(made)], name)
     return made
 
@@ -269,6 +273,8 @@ def function(compiled: ctypes.CDLL, name: str, types: str, shared: int, cooperat
                 packed, error, ctypes.c_size_t(len(error)),
             )  # fmt: skip
             message = error.value.decode(errors="replace") if failed else ""
+        if message.startswith("interrupted"):
+            raise KeyboardInterrupt(f"{name}: {message}")
         if failed:
             raise KernelError(f"{name}: {message}")
 

@@ -401,7 +401,7 @@ def gpt_nano(lib: Any, *, length: int, words: int, layers: int, width: int, head
             self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, words, bias=False)
 
         def forward(self, ids):
-            x = self.embed(ids) + self.place(lib.arange(ids.shape[1]))
+            x = self.embed(ids) + self.place(lib.arange(ids.shape[1], device=ids.device))
             return self.out(self.norm(self.blocks(x)))
 
     model = GPT()

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face, public
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
+from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import as_dtype, get_default_dtype
 from tensorlite.ops.elementwise import compiled, some
@@ -209,8 +211,13 @@ def log_softmax(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return log_softmax_p(input, dim=dim_of("log_softmax", dim, input._spec.ndim))
 
 
+def _some_rows(*specs: Spec, dim: int) -> bool:
+    return specs[0].ndim > 0 and specs[0].size > 0
+
+
 for _p in (softmax_p, log_softmax_p, softmax_dx_p, log_softmax_dx_p):
-    _p.kernel("cpu", _p.op.name, when=lambda *specs, dim: specs[0].ndim > 0 and specs[0].size > 0)
+    _p.kernel("cpu", _p.op.name, when=_some_rows)
+    _p.kernel("cuda", f"softmax.{_p.op.name}", "f2 bf2 f4 f8", when=_some_rows, formats=ANY)
 for _p in (relu_p, tanh_p):
     _p.kernel("cpu", _p.op.name, when=some)
 for _p in (relu_dx_p, sigmoid_p):

@@ -50,7 +50,8 @@ def _declare(p: Any, kinds: Callable, torch: Callable, **defaults: Any) -> Any:
     """The law, the compiled step, the public function and PyTorch's counterpart of one of the steps."""
     name = p.op.name
     p.nograd()
-    by_rows(p, name, lambda **constants: len(kinds(**constants)))
+    singles = sum(kind in SINGLE for kind in kinds(**{"momentum": 0, "centered": False}))
+    by_rows(p, name, lambda **constants: len(kinds(**constants)), singles)
 
     @p.spec
     def _(lr, *tensors, **constants):

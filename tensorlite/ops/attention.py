@@ -13,8 +13,9 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, op
 from tensorlite.autograd.modes import mode
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
-from tensorlite.autograd.spec import Spec
+from tensorlite.autograd.spec import CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor, needs_grad
 from tensorlite.dtypes import bool as boolean
 from tensorlite.errors import DTypeError, ShapeError
@@ -27,9 +28,9 @@ from tensorlite.ops.random import dropout
 _NAME = "scaled_dot_product_attention"
 
 
-def _causal(rows: int, columns: int) -> Tensor:
+def _causal(scores: Tensor) -> Tensor:
     """True where a row may look: at itself and at what is before it."""
-    return ones(rows, columns, dtype=boolean).tril()
+    return ones(*scores._spec.shape[-2:], dtype=boolean, device=scores.device).tril()
 
 
 def _weights(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -50,7 +51,7 @@ def _attended(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, sca
     """The weights with which each query (..., L, E) looks at the keys (..., S, E): (..., L, S)."""
     scores = matmul_p(query * scale, key, tw=True)
     if causal:  # row 0 sees key 0, so that no row is blind
-        seen = _causal(*scores._spec.shape[-2:])
+        seen = _causal(scores)
         weights = softmax_p(scores.masked_fill(~seen, -math.inf), dim=scores._spec.ndim - 1)
     else:
         weights = _weights(scores, mask)
@@ -158,8 +159,23 @@ def _some(*specs: Spec, **_: Any) -> bool:
     return all(s is None or s.size > 0 for s in specs)
 
 
+def _on_gpu(q: Spec, k: Spec, v: Spec, mask: Spec | None, **_: Any) -> bool:
+    """Whether the CUDA kernels take these: heads of up to 128 numbers, up to three dimensions before the rows."""
+    given = [s for s in (q, k, v, mask) if s is not None]
+    one_dtype = all(s.dtype is q.dtype for s in given[:3]) and (mask is None or mask.dtype in (boolean, q.dtype))
+    return _some(*given) and one_dtype and max(q.shape[-1], v.shape[-1]) <= 128 and q.ndim <= 5
+
+
+def _dx_on_gpu(
+    dy: Spec, q: Spec, k: Spec, v: Spec, y: Spec, lse: Spec, mask: Spec | None, **_: Any
+) -> bool:  # fmt: skip
+    return _on_gpu(q, k, v, mask) and all(s.format is CONTIGUOUS for s in (y, lse)) and dy.dtype is q.dtype
+
+
 attention_p.kernel("cpu", "attention", when=_some, around=_around)
 attention_dx_p.kernel("cpu", "attention_dx", when=_some, around=_dx_around)
+attention_p.kernel("cuda", "attention.attention", "", when=_on_gpu, formats=ANY)
+attention_dx_p.kernel("cuda", "attention.attention_dx", "", when=_dx_on_gpu, formats=ANY)
 
 
 @face(attention_p)
@@ -365,7 +381,7 @@ def _float_mask(name: str, mask: Tensor | None, like: Tensor) -> Tensor | None:
     if mask is None or mask.dtype is like.dtype:
         return mask
     if mask.dtype is boolean:
-        return zeros(mask._spec.shape, dtype=like.dtype).masked_fill(mask, -math.inf)
+        return zeros(mask._spec.shape, dtype=like.dtype, device=mask.device).masked_fill(mask, -math.inf)
     if mask.is_floating_point():
         return mask.to(like.dtype)
     raise AssertionError(f"multi_head_attention_forward: {name} is {mask.dtype.name}; only bool and floating types")
@@ -473,12 +489,12 @@ def multi_head_attention_forward(
         for what, t, static in (("static_k", k, static_k), ("static_v", v, static_v))
     )
     if add_zero_attn:
-        nothing = zeros(n, num_heads, 1, head, dtype=q.dtype)
+        nothing = zeros(n, num_heads, 1, head, dtype=q.dtype, device=q.device)
         k, v = cat([k, nothing], 2), cat([v, nothing], 2)
         extra += 1
     if extra:  # what was added is seen by all
         mask, padding = (
-            None if t is None else cat([t, zeros(*t._spec.shape[:-1], extra, dtype=t.dtype)], -1)
+            None if t is None else cat([t, zeros(*t._spec.shape[:-1], extra, dtype=t.dtype, device=t.device)], -1)
             for t in (mask, padding)
         )
     if padding is not None:

@@ -11,13 +11,21 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
 from tensorlite.ops.activation import relu_dx_p
 from tensorlite.ops.cast import laid_as
-from tensorlite.ops.norm import batch_norm_p, gradients, normalize_dx_p, of_channels
+from tensorlite.ops.norm import (
+    batch_norm_p,
+    gradients,
+    normalize_dx_p,
+    of_channels,
+    some_channels,
+    some_of_channels,
+)
 
 RUNNING = ("running_mean", "running_var")
 
@@ -55,6 +63,7 @@ def _(dy, x, mean, var, w, y, **how):
 for _p in (batch_norm_relu_dx_p, batch_norm_add_relu_dx_p):
     _p.nograd()
     _p.kernel("cpu", _p.op.name, when=of_channels, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cuda", f"batch_norm.{_p.op.name}", "", when=some_of_channels, formats=ANY)
 
 
 # ---- forward
@@ -104,6 +113,7 @@ def _alike(x: Spec, w: Any, b: Any, mean: Any, var: Any, *residual: Spec, **_: A
 for _p in (batch_norm_relu_p, batch_norm_add_relu_p):
     _p.op.silent_outputs = (1, 2)
     _p.kernel("cpu", _p.op.name, when=_alike, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel("cuda", f"batch_norm.{_p.op.name}", "", when=some_channels, formats=ANY)
 
 
 def _back(g: Tensor, y: Tensor, mean: Tensor, var: Tensor, x: Tensor, w: Any, w_spec: Any, b_spec: Any, **how: Any):

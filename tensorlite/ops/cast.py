@@ -19,8 +19,8 @@ from tensorlite.autograd.spec import (
     asked_format,
     spec_of,
 )
-from tensorlite.autograd.tensor import Tensor, copied, lies
-from tensorlite.backends import CPU, Device, located, put
+from tensorlite.autograd.tensor import Tensor, copied, from_array, lies
+from tensorlite.backends import CPU, Device, in_pinned_memory, located, pinned, put
 from tensorlite.dtypes import as_dtype
 
 boolean = dtypes.bool
@@ -150,23 +150,23 @@ def laid_as(x: Tensor, like: Spec) -> Tensor:
 
 
 @primitive(name="to_device", signals=False, torch=None)
-def transfer_p(xp, x, out, *, device):
-    """x on another device."""
-    put(out, x)
+def transfer_p(xp, x, out, *, device, wait):
+    """x on another device. Without ``wait`` the copy from pinned memory goes on behind the program's back."""
+    put(out, x, wait)
 
 
 transfer_p.op.moves = True
-transfer_p.spec(lambda x, *, device: spec_of(x.shape, x.dtype, device, x.packed().format))
+transfer_p.spec(lambda x, *, device, wait: spec_of(x.shape, x.dtype, device, x.packed().format))
 transfer_p.grad(x=lambda g, x_spec: g.to(device=x_spec.device))
 
 
 @transfer_p.cases
 def _(make):
-    yield dict(x=make(3, 4), device=CPU)
-    yield dict(x=make.ints(3), device=CPU)
+    yield dict(x=make(3, 4), device=CPU, wait=True)
+    yield dict(x=make.ints(3), device=CPU, wait=False)
 
 
-transfer_p.ref(lambda x, device: x)
+transfer_p.ref(lambda x, device, wait: x)
 
 
 @method()
@@ -199,11 +199,12 @@ def to(
         elif isinstance(a, Device) or (isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda")):
             device = a
         elif isinstance(a, bool):
-            pass  # non_blocking by position
+            non_blocking = a
         elif a is not None:
             dtype = a
     if device is not None and (place := located(device)) is not self._spec.device:
-        return transfer_p(self, device=place).to(dtype=dtype, memory_format=memory_format)
+        moved = transfer_p(self, device=place, wait=not non_blocking)
+        return moved.to(dtype=dtype, memory_format=memory_format)
     spec = self._spec
     d = spec.dtype if dtype is None else dtype if isinstance(dtype, dtypes.dtype) else as_dtype(dtype, "to")
     if memory_format is not None:
@@ -251,7 +252,25 @@ def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
 @method()
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
     """This tensor on a GPU."""
-    return self.to("cuda" if device is None else device, memory_format=memory_format)
+    return self.to("cuda" if device is None else device, non_blocking=non_blocking, memory_format=memory_format)
+
+
+@method()
+def pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """This CPU tensor in memory that a GPU reads by itself: itself where it is there already.
+
+    Raises:
+        RuntimeError: where there is no GPU, or the tensor is on one.
+    """
+    if self._spec.device is not CPU:
+        raise RuntimeError(f"pin_memory: got a tensor on {self._spec.device}; only dense CPU tensors can be pinned")
+    return self if is_pinned(self) else from_array(pinned(self._arr))
+
+
+@method()
+def is_pinned(self: Tensor, device: Any = None) -> bool:
+    """Whether this tensor is in pinned memory."""
+    return self._spec.device is CPU and in_pinned_memory(self._arr)
 
 
 @method()

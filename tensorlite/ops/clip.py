@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.errors import DTypeError, ShapeError
@@ -44,6 +45,7 @@ def _flat(compiled, xp, *arrays, kind):
 
 total_norm_p.nograd()
 total_norm_p.kernel("cpu", "total_norm", around=_flat)
+total_norm_p.kernel("cuda", "clip.total_norm", "", formats=ANY)
 
 
 @face(total_norm_p)

@@ -183,8 +183,11 @@ def arange(
     d = as_dtype(dtype, "arange")
     n = math.ceil((numbers[1] - numbers[0]) / numbers[2])
     wide = np.int64 if d.category != dtypes.FLOAT else np.float64
-    array = (np.arange(n, dtype=wide) * np.asarray(numbers[2], wide) + np.asarray(numbers[0], wide)).astype(d.np)
-    return placed(array, device, requires_grad)
+    if (place := located(device)) is CPU:
+        array = (np.arange(n, dtype=wide) * np.asarray(numbers[2], wide) + np.asarray(numbers[0], wide)).astype(d.np)
+    else:  # made there: nothing to copy
+        array = (backend(place).xp.arange(n, dtype=wide) * wide(numbers[2]) + wide(numbers[0])).astype(d.np)
+    return from_array(array, requires_grad, place)
 
 
 def linspace(

@@ -13,6 +13,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, op
 from tensorlite.autograd.modes import mode
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor, needs_grad
@@ -165,6 +166,13 @@ for _p, _at in ((cross_entropy_p, 0), (cross_entropy_kept_p, 0), (cross_entropy_
         dtypes="f4 f8",
         when=lambda *specs, ignore, reduction, at=_at: specs[at + 1].dtype is dtypes.int64 and specs[at].size > 0,
     )
+    _p.kernel(
+        "cuda",
+        f"cross_entropy.{_p.op.name}",
+        "f2 bf2 f4 f8",
+        when=lambda *specs, ignore, reduction, at=_at: specs[at].size > 0,
+        formats=ANY,
+    )
 cross_entropy_p.grad(
     x=lambda g, x, t, ignore, reduction: cross_entropy_dx_p(g, x, t, ignore=ignore, reduction=reduction), t=None
 )
@@ -274,6 +282,18 @@ class_pick_p.grad(
     x=lambda g, t, x_spec, ignore, caller: class_put_p(g, t, classes=x_spec.shape[1], ignore=ignore, caller=caller),
 )
 class_put_p.grad(t=None, dy=lambda g, t, ignore, caller: class_pick_p(g, t, ignore=ignore, caller=caller))
+
+
+class_pick_p.kernel(
+    "cuda", "cross_entropy.class_pick", "f2 bf2 f4 f8", when=lambda x, t, *, ignore, caller: x.size > 0, formats=ANY
+)
+class_put_p.kernel(
+    "cuda",
+    "cross_entropy.class_put",
+    "f2 bf2 f4 f8",
+    when=lambda dy, t, *, classes, ignore, caller: dy.size > 0 and classes > 0,
+    formats=ANY,
+)
 
 
 @class_pick_p.cases

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face, method, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, STRIDED, spec_of
 from tensorlite.autograd.tensor import Tensor, placed
@@ -33,6 +34,7 @@ def _triangle(name: str, keeps: str):
         return x.like(*x.shape)
 
     triangle_p.op.moves = True
+    triangle_p.kernel("cuda", f"join.{name}", "", formats=ANY)
     triangle_p.grad(x=lambda g, diagonal: triangle_p(g, diagonal=diagonal))
 
     @triangle_p.cases

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import int32, int64
@@ -73,6 +74,7 @@ def gather_p(xp, x, index, out, *, dim, wraps):
 
 gather_p.spec(lambda x, index, *, dim, wraps: x.like(*index.shape))
 gather_p.op.moves = True
+gather_p.kernel("cuda", "index.gather", "", formats=ANY)
 gather_p.grad(
     x=lambda g, x_spec, index, dim, wraps: scatter_add_p(
         x_spec_zeros(x_spec, x_spec.shape), index, g, dim=dim, wraps=wraps
@@ -170,6 +172,11 @@ def _(input, indices, dim=None):
     return np.take_along_axis(input, np.tile(indices, (input.shape[0] // indices.shape[0], 1)), dim)
 
 
+def _few_cuts(x, index, w, *, dim, wraps=False):
+    """Whether the GPU's walk through an index, of four dimensions at most, reaches all of it."""
+    return x.ndim <= 4 or sum(a != b for d, (a, b) in enumerate(zip(x.shape, index.shape)) if d != dim) < 2
+
+
 @primitive(name="scatter", alias="elementwise", signals=False)
 def scatter_p(xp, x, index, w, out, *, dim):
     """x with out[index[i][j]][j] = w[i][j] for dim 0, and so on; of equal places the last wins."""
@@ -192,6 +199,7 @@ def _scatter_dw(g, index, w_spec, dim, wraps=False):
 
 scatter_p.spec(_scatter_spec)
 scatter_p.op.moves = True
+scatter_p.kernel("cuda", "index.scatter", "", when=_few_cuts, formats=ANY)
 scatter_p.grad(
     x=lambda g, index, w_spec, dim: scatter_p(g, index, places.zeros(w_spec), dim=dim),
     index=None,
@@ -283,6 +291,7 @@ def scatter_add_p(xp, x, index, w, out, *, dim, wraps):
 
 
 scatter_add_p.spec(_scatter_spec)
+scatter_add_p.kernel("cuda", "scatter.scatter_add", "", when=_few_cuts, formats=ANY)
 scatter_add_p.grad(
     x=lambda g: g,
     index=None,

@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, method, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor, address, placed
 from tensorlite.dtypes import INTEGER, int32, int64, uint8
@@ -54,6 +55,7 @@ def _(x, *indices, dims):
 
 
 index_p.op.moves = True
+index_p.kernel("cuda", "index.index", "", formats=ANY)
 index_p.grad(x=lambda g, x_spec, indices, dims: unindex_p(g, *indices, shape=x_spec.shape, dims=dims), indices=None)
 
 
@@ -87,6 +89,7 @@ def unindex_p(xp, x, *indices, out, shape, dims):
 
 
 unindex_p.spec(lambda x, *indices, shape, dims: x.like(*shape))
+unindex_p.kernel("cuda", "scatter.unindex", "", formats=ANY)
 unindex_p.grad(x=lambda g, indices, dims: index_p(g, *indices, dims=dims), indices=None)
 
 
@@ -138,6 +141,9 @@ def _(x, w, *indices, dims, accumulate):
             f"indexing result of shape {list(room)}"
         )
     return x.like(*x.shape)
+
+
+index_put_p.kernel("cuda", "scatter.index_put", "", formats=ANY)
 
 
 def _put_dx(g, w_spec, indices, dims, accumulate):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face, method, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import common_dtype, primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS
 from tensorlite.autograd.tensor import Tensor
@@ -45,6 +46,7 @@ def _cat_grads(g, xs_spec, dim):
 
 
 cat_p.kernel("cpu", "cat", "")
+cat_p.kernel("cuda", "join.cat", "", formats=ANY)
 cat_p.grad(xs=_cat_grads)
 
 

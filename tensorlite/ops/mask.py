@@ -8,6 +8,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face, op
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import spec_of
 from tensorlite.autograd.tensor import Tensor
@@ -154,6 +155,7 @@ def _(x, *, classes):
 
 
 one_hot_p.nograd()
+one_hot_p.kernel("cuda", "index.one_hot", "", formats=ANY)
 
 
 @one_hot_p.cases

@@ -15,6 +15,7 @@ import numpy as np
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face
 from tensorlite.autograd.modes import mode
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
@@ -288,6 +289,16 @@ layer_norm_p.kernel("cpu", "layer_norm", when=lambda x, w, b, *, dim, shape, eps
 normalize_dx_p.kernel(
     "cpu", "layer_norm_dx", when=lambda dy, x, mean, var, w, *, dim, shape, affine, eps: rows_together(x, dim)
 )
+layer_norm_p.kernel(
+    "cuda", "norm.layer_norm", "", when=lambda x, w, b, *, dim, shape, eps: rows_together(x, dim), formats=ANY
+)
+normalize_dx_p.kernel(
+    "cuda",
+    "norm.normalize_dx",
+    "",
+    when=lambda dy, x, mean, var, w, *, dim, shape, affine, eps: rows_together(x, dim),
+    formats=ANY,
+)
 
 
 # ---- batch norm
@@ -302,6 +313,7 @@ def scale_shift_p(xp, x, scale, shift=None, out=None):
 
 scale_shift_p.spec(lambda x, scale, shift: x.packed())
 scale_shift_p.kernel("cpu", "scale_shift", formats=(CONTIGUOUS, CHANNELS_LAST))
+scale_shift_p.kernel("cuda", "batch_norm.scale_shift", "f4 f8", when=lambda x, scale, shift: x.size > 0, formats=ANY)
 scale_shift_p.grad(
     x=lambda g, scale, x_spec: scale_shift_p(laid_as(g, x_spec), scale),
     scale=lambda g, x, x_spec: sum_p(g * x, dim=_batch_dims(x_spec), keepdim=False),
@@ -391,6 +403,20 @@ def _batch_dims(x: Spec) -> tuple:
 
 batch_norm_p.kernel("cpu", "batch_norm", formats=(CONTIGUOUS, CHANNELS_LAST))
 normalize_dx_p.kernel("cpu", "batch_norm_dx", when=of_channels, formats=(CONTIGUOUS, CHANNELS_LAST))
+
+
+def some_channels(x, w, b, running_mean, running_var, *residual, **how):
+    """Whether a GPU's kernel can do it: there are numbers, and statistics that it can write to where they are."""
+    return x.size > 0 and all(s is None or s.format is CONTIGUOUS for s in (running_mean, running_var))
+
+
+def some_of_channels(dy, x, *others, dim, shape, **how):
+    """As ``of_channels``, for a kernel that lays its inputs as it needs them."""
+    return dy.size > 0 and dim == _batch_dims(x) and len(shape) == x.ndim > 1 and shape[1] == x.shape[1]
+
+
+batch_norm_p.kernel("cuda", "batch_norm.batch_norm", "", when=some_channels, formats=ANY)
+normalize_dx_p.kernel("cuda", "batch_norm.normalize_dx", "", when=some_of_channels, formats=ANY)
 
 
 @batch_norm_p.cases

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
@@ -162,6 +163,13 @@ layer_norm_act_p.kernel("cpu", "layer_norm", when=_together)
 layer_norm_act_dx_p.kernel("cpu", "layer_norm_act_dx", when=_dx_together)
 add_layer_norm_p.kernel("cpu", "add_layer_norm", when=_together)
 add_layer_norm_dx_p.kernel("cpu", "add_layer_norm_dx", when=_dx_together)
+for _p, _when in (
+    (layer_norm_act_p, _together),
+    (layer_norm_act_dx_p, _dx_together),
+    (add_layer_norm_p, _together),
+    (add_layer_norm_dx_p, _dx_together),
+):
+    _p.kernel("cuda", f"norm.{_p.op.name}", "", when=_when, formats=ANY)
 
 
 # ---- cases and references

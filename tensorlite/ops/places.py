@@ -13,14 +13,10 @@ from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.autograd.weak import lift
 from tensorlite.dtypes import FLOAT, INTEGER, dtype, finfo, iinfo, int32, int64
-from tensorlite.errors import DTypeError, ShapeError, TensorliteError
+from tensorlite.errors import BoundsError, DTypeError, ShapeError
 from tensorlite.ops.shape import expand
 from tensorlite.ops.slices import x_spec_zeros
 from tensorlite.shapes import broadcast
-
-
-class BoundsError(TensorliteError, IndexError, RuntimeError):
-    """An index beyond the end. PyTorch raises IndexError in some ops and RuntimeError in others."""
 
 
 # ---- what the kernels share

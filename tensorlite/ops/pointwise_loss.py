@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CHANNELS_LAST, CONTIGUOUS, Spec
 from tensorlite.autograd.tensor import Tensor
@@ -121,6 +122,13 @@ def _together(*specs: Spec, **how: Any) -> bool:
 
 for _p in (pointwise_loss_p, pointwise_loss_dx_p):
     _p.kernel("cpu", _p.op.name, when=_together, formats=(CONTIGUOUS, CHANNELS_LAST))
+    _p.kernel(
+        "cuda",
+        f"pointwise_loss.{_p.op.name}",
+        "f2 bf2 f4 f8",
+        when=lambda *specs, **how: specs[-1].size > 0,
+        formats=ANY,
+    )
 
 
 # ---- cases and references

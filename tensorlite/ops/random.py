@@ -15,6 +15,7 @@ from tensorlite import config, dtypes
 from tensorlite.autograd import recording
 from tensorlite.autograd.methods import method, op
 from tensorlite.autograd.modes import no_grad
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import CONTIGUOUS, channels_last, format_like, spec_of
 from tensorlite.autograd.tensor import Tensor, from_array, placed
@@ -38,6 +39,7 @@ def take_key_p(xp, state, out):
 
 take_key_p.spec(lambda state: state)
 take_key_p.nograd()
+take_key_p.kernel("cuda", "random.take_key", "", formats=ANY)
 
 
 @take_key_p.cases
@@ -192,6 +194,7 @@ def _random(name: str, values: Any, doc: str, constants: tuple = ()):
     random_p.nograd()
     if not constants:
         random_p.kernel("cpu", name)
+    random_p.kernel("cuda", f"random.{name}", "", formats=ANY)
     return random_p
 
 
@@ -218,6 +221,7 @@ def randperm_p(xp, key, out, *, n):
 
 randperm_p.spec(lambda key, *, n: spec_of((n,), dtypes.int64, key.device))
 randperm_p.nograd()
+randperm_p.kernel("cuda", "random.randperm", "", formats=ANY)
 
 
 def _reference_words(key, n):
@@ -434,6 +438,7 @@ def bernoulli_p(xp, x, key, out):
 
 bernoulli_p.spec(lambda x, key: x.like(*x.shape))
 bernoulli_p.kernel("cpu", "bernoulli")
+bernoulli_p.kernel("cuda", "random.bernoulli", "", formats=ANY)
 bernoulli_p.grad(x=lambda g: g * 0.0, key=None)
 
 
@@ -491,6 +496,7 @@ def _laid_out(compiled: Any, xp: Any, x: Any, key: Any, out: Any, **constants: A
 
 dropout_p.kernel("cpu", "dropout_mask")
 dropout_p.kernel("cpu", "dropout_mask", around=_laid_out)
+dropout_p.kernel("cuda", "random.dropout_mask", "", formats=ANY)
 dropout_p.grad(x=lambda g, key, p, channels: dropout_p(g, key, p=p, channels=channels), key=None)
 
 

@@ -180,9 +180,12 @@ def same_float_dtype(name: str, specs: Any) -> None:
 
 
 def in_wide(name: str, call: Callable, *tensors: Tensor | None) -> tuple:
-    """``call(*tensors)``; half types go through float32, so that a sequence is rounded once and not at every step."""
+    """``call(*tensors)``; half types go through float32, so that a sequence is rounded once and not at every step.
+
+    On a GPU the kernels do so themselves.
+    """
     kind = tensors[0].dtype  # type: ignore[union-attr]
-    if not kind.is_half:
+    if not kind.is_half or tensors[0].device.type == "cuda":  # type: ignore[union-attr]
         return call(*tensors)
     same_float_dtype(name, [t._spec for t in tensors if t is not None])
     return tuple(y.to(kind) for y in call(*(None if t is None else t.float() for t in tensors)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import sigmoid, tanh
@@ -109,7 +110,9 @@ def _dx_around(compiled, xp, x, h0, *arrays, reverse, batch_first, want):
     compiled(*dense(x, h0, *arrays))
 
 
+gru_layer_dx_p.op.on_host = (6,)  # sizes
 gru_layer_dx_p.kernel("cpu", "gru_layer_dx", when=worth_packing, around=_dx_around)
+gru_layer_dx_p.kernel("cuda", "recurrent.gru_layer_dx", "f2 bf2 f4 f8", formats=ANY)
 
 
 @gru_layer_dx_p.spec
@@ -183,7 +186,9 @@ def _around(compiled, xp, x, h0, *arrays, reverse, batch_first):
     compiled(*dense(x, h0, *arrays))
 
 
+gru_layer_p.op.on_host = (6,)  # sizes
 gru_layer_p.kernel("cpu", "gru_layer", when=worth_packing, around=_around)
+gru_layer_p.kernel("cuda", "recurrent.gru_layer", "f2 bf2 f4 f8", formats=ANY)
 
 
 @gru_layer_p.spec

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import int64
@@ -110,7 +111,15 @@ def _dx_fits(x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants) -> b
     return w_hr is None and worth_packing(x)
 
 
+lstm_layer_dx_p.op.on_host = (8,)  # sizes
 lstm_layer_dx_p.kernel("cpu", "lstm_layer_dx", when=_dx_fits, around=_dx_around)
+lstm_layer_dx_p.kernel(
+    "cuda",
+    "recurrent.lstm_layer_dx",
+    "f2 bf2 f4 f8",
+    when=lambda x, h0, c0, w_ih, w_hh, gates, cells, w_hr, *more, **constants: w_hr is None,
+    formats=ANY,
+)
 
 
 @lstm_layer_dx_p.spec
@@ -181,7 +190,15 @@ def _fits(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants) -> bool:
     return w_hr is None and worth_packing(x)
 
 
+lstm_layer_p.op.on_host = (8,)  # sizes
 lstm_layer_p.kernel("cpu", "lstm_layer", when=_fits, around=_around)
+lstm_layer_p.kernel(
+    "cuda",
+    "recurrent.lstm_layer",
+    "f2 bf2 f4 f8",
+    when=lambda x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, sizes, **constants: w_hr is None,
+    formats=ANY,
+)
 
 
 @lstm_layer_p.spec

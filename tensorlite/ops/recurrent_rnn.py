@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.ops.activation import relu, tanh
@@ -68,7 +69,9 @@ def _dx_around(compiled, xp, x, h0, *arrays, nonlinearity, reverse, batch_first,
     compiled(*dense(x, h0, *arrays))
 
 
+rnn_layer_dx_p.op.on_host = (5,)  # sizes
 rnn_layer_dx_p.kernel("cpu", "rnn_layer_dx", when=worth_packing, around=_dx_around)
+rnn_layer_dx_p.kernel("cuda", "recurrent.rnn_layer_dx", "f2 bf2 f4 f8", formats=ANY)
 
 
 @rnn_layer_dx_p.spec
@@ -117,7 +120,9 @@ def _around(compiled, xp, x, h0, *arrays, nonlinearity, reverse, batch_first):
     compiled(*dense(x, h0, *arrays))
 
 
+rnn_layer_p.op.on_host = (6,)  # sizes
 rnn_layer_p.kernel("cpu", "rnn_layer", when=worth_packing, around=_around)
+rnn_layer_p.kernel("cuda", "recurrent.rnn_layer", "f2 bf2 f4 f8", formats=ANY)
 
 
 @rnn_layer_p.spec

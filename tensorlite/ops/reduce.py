@@ -607,6 +607,13 @@ def cumsum_p(xp, x, out, *, dim, reverse):
 
 cumsum_p.spec(lambda x, *, dim, reverse: x.like(*x.shape))
 cumsum_p.kernel("cpu", "cumsum", when=lambda x, *, dim, reverse: x.size > 0 and x.ndim > 0)
+cumsum_p.kernel(
+    "cuda",
+    "cumsum.cumsum",
+    "",
+    when=lambda x, *, dim, reverse: x.ndim > 0 and x.dtype is not dtypes.bool,
+    formats=ANY,
+)
 cumsum_p.grad(x=lambda g, dim, reverse: cumsum_p(g, dim=dim, reverse=not reverse))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorlite import dtypes
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor
@@ -88,6 +89,8 @@ def _some(x: Spec, *given: Spec | None, dim: tuple, eps: float) -> bool:
 
 rms_norm_p.kernel("cpu", "rms_norm", when=_some)
 rms_norm_dx_p.kernel("cpu", "rms_norm_dx", when=_some)
+rms_norm_p.kernel("cuda", "norm.rms_norm", "", when=_some, formats=ANY)
+rms_norm_dx_p.kernel("cuda", "norm.rms_norm_dx", "", when=_some, formats=ANY)
 
 
 @face(rms_norm_p)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tensorlite.autograd.methods import face, op
 from tensorlite.autograd.modes import no_grad
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import FLOAT, int32, int64
@@ -51,6 +52,7 @@ def _(x, index, *, dim, who):
 
 index_select_p.op.moves = True
 index_select_p.kernel("cpu", "index_select")
+index_select_p.kernel("cuda", "index.index_select", "", formats=ANY)
 index_select_p.grad(x=lambda g, x_spec, index, dim: unselect_p(g, index, shape=x_spec.shape, dim=dim), index=None)
 
 
@@ -121,6 +123,7 @@ def _whole(compiled: Any, xp: Any, x: Any, index: Any, out: Any, **constants: An
 unselect_p.spec(lambda x, index, *, shape, dim: x.like(*shape))
 unselect_p.kernel("cpu", "unselect")
 unselect_p.kernel("cpu", "unselect", around=_whole)
+unselect_p.kernel("cuda", "scatter.unselect", "", formats=ANY)
 unselect_p.grad(x=lambda g, index, dim: index_select_p(g, index, dim=dim, who="getitem"), index=None)
 
 
@@ -171,6 +174,7 @@ def _(x, index, w, *, dim):
 
 
 index_add_p.kernel("cpu", "index_add")
+index_add_p.kernel("cuda", "scatter.index_add", "", formats=ANY)
 index_add_p.grad(x=lambda g: g, index=None, w=lambda g, index, dim: index_select_p(g, index, dim=dim, who="getitem"))
 
 
@@ -236,6 +240,7 @@ def _(x, index, w, *, dim, who):
 
 
 index_copy_p.op.moves = True
+index_copy_p.kernel("cuda", "index.index_copy", "", formats=ANY)
 index_copy_p.grad(
     x=lambda g, index, w_spec, dim: index_copy_p(g, index, places.zeros(w_spec), dim=dim, who="index_fill"),
     index=None,
@@ -366,6 +371,7 @@ def _embedding_dw_fused(g, x, w_spec, padding, by_freq):
 
 embedding_p.op.moves = True
 embedding_p.kernel("cpu", "embedding")
+embedding_p.kernel("cuda", "index.embedding", "", formats=ANY)
 embedding_p.grad(x=None, w=_embedding_dw)
 embedding_p.fused_grad(w=_embedding_dw_fused)
 embedding_p.op.not_derivative = lambda given: "padding_idx" in given  # its row is held, by agreement

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.tensor import Tensor
 from tensorlite.dtypes import float32, int32
@@ -56,6 +57,7 @@ def _(scale, found_inf, *grads):
 
 
 amp_unscale_p.nograd()
+amp_unscale_p.kernel("cuda", "scaling.amp_unscale", "", formats=ANY)
 
 
 @face(amp_unscale_p)
@@ -126,6 +128,9 @@ def _(scale, growth_tracker, *found_infs, growth_factor, backoff_factor, growth_
 
 
 amp_update_scale_p.nograd()
+amp_update_scale_p.kernel(
+    "cuda", "scaling.amp_update_scale", "", when=lambda *specs, **kw: len(specs) <= 10, formats=ANY
+)
 
 
 @face(amp_update_scale_p)

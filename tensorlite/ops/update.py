@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tensorlite.autograd.methods import face
+from tensorlite.autograd.pick import ANY
 from tensorlite.autograd.primitive import primitive
 from tensorlite.autograd.spec import Spec
 from tensorlite.autograd.tensor import Tensor, from_array
@@ -120,9 +121,12 @@ def pieces(tensors: tuple, n: int) -> Iterator[tuple[int, tuple]]:
                     g[...] = a
 
 
-def by_rows(p: Any, name: str, kinds: Callable[..., int]) -> None:
-    """The compiled step of ``p``, of ``kinds(**constants)`` rows. It takes any table, and says which parameters it left
-    (half types, tensors that lie unlike in memory): those take the plain forward."""
+def by_rows(p: Any, name: str, kinds: Callable[..., int], singles: int = 0) -> None:
+    """The compiled steps of ``p``, of ``kinds(**constants)`` rows, the last ``singles`` of one float32 number each.
+
+    The CPU's takes any table, and says which parameters it left (half types, tensors that lie unlike in memory): those
+    take the plain forward.
+    """
 
     def around(compiled: Callable, xp: Any, lr: Any, *tensors: Any, **constants: Any) -> None:
         of = kinds(**constants)
@@ -135,7 +139,13 @@ def by_rows(p: Any, name: str, kinds: Callable[..., int]) -> None:
             n = len(tensors) // of
             p.op.fn(xp, lr, *(tensors[row + k] for row in range(0, len(tensors), n) for k in left), **constants)
 
+    def fits(lr: Spec, *tensors: Spec, **constants: Any) -> bool:
+        of = kinds(**constants)
+        n = len(tensors) // of
+        return lr.dtype.is_floating_point and all(t.dtype is float32 for t in tensors[(of - singles) * n : of * n])
+
     p.kernel("cpu", name, "", around=around)
+    p.kernel("cuda", f"update.{name}", "", when=fits, formats=ANY)
 
 
 class _Scalars(dict):
@@ -349,7 +359,7 @@ def adam_p(xp, lr, *tensors, betas, eps, weight_decay, amsgrad, maximize, decoup
 
 
 adam_p.nograd()
-by_rows(adam_p, "adam", lambda amsgrad, **constants: len(_adam_kinds(amsgrad)))
+by_rows(adam_p, "adam", lambda amsgrad, **constants: len(_adam_kinds(amsgrad)), singles=1)
 
 
 @adam_p.spec

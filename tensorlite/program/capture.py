@@ -16,7 +16,7 @@ from tensorlite.autograd.tensor import Tensor, current_node, from_array, wrap
 from tensorlite.autograd.weak import numbers
 from tensorlite.errors import CaptureError
 from tensorlite.program.explore import Reach
-from tensorlite.program.record import ARG, CONST, STATE, UNKNOWN, Part, Recorder, Storage, root
+from tensorlite.program.record import ARG, CONST, ON_GPU, STATE, UNKNOWN, Part, Recorder, Storage, root
 from tensorlite.program.trees import PLAIN, flatten, rebuild
 
 
@@ -224,6 +224,8 @@ class Capture:
 def _standin(t: Tensor) -> Tensor:
     """A tensor with memory of its own that lies as ``t`` does."""
     a = t._arr
+    if not isinstance(a, np.ndarray):
+        raise CaptureError(ON_GPU)
     if any(s < 0 for s in a.strides):
         raise CaptureError("compile: an argument has negative strides; wanted positive ones: pass a copy of it")
     size = sum((n - 1) * s for n, s in zip(a.shape, a.strides)) + a.itemsize if a.size else 0

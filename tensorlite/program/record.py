@@ -117,6 +117,9 @@ def _copy_entry() -> Entry:
 COPY = _copy_entry()
 
 
+ON_GPU = "compile: got a tensor on a GPU; wanted tensors on the CPU: steps on a GPU are not recorded yet"
+
+
 def root(array: Any) -> Any:
     """The array that owns (or stands for) the memory."""
     while True:
@@ -239,6 +242,8 @@ class Recorder:
             self.values.append([a.copy() for a in written])
 
     def part(self, array: Any, kind: str = UNKNOWN) -> Part:
+        if not isinstance(array, np.ndarray):
+            self.refuse(ON_GPU)
         base = root(array)
         s = self.storages.get(id(base))
         if s is None:

@@ -1,4 +1,4 @@
-"""Element-wise kernels, written out for an op or for a chain of ops: ``elementwise.add``, ``elementwise.fused``. Floor 1.
+"""Element-wise kernels, written out for an op or a chain of ops: ``elementwise.add``, ``elementwise.fused``. Floor 1.
 
 Every text has two kernels around the same function (kernels/cuda/elementwise.cuh). ``packed`` reads and writes 16 bytes
 at a time: the innermost dimension of each input is dense or one number, up to three outer dimensions have any steps
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import prod
 from typing import Any
 
 from tensorlite.backends import launch
@@ -24,13 +23,16 @@ OUTER, MOST = 3, 8  # outer dimensions of ``packed``, dimensions of ``single``
 CONDITIONS = {"where": (0,), "masked_fill": (1,)}
 FLAGS = {"gelu": ("approximate",), "gelu_dx": ("approximate",), "isclose": ("equal_nan",)}
 NAMES = (
-    "add sub mul div neg clone abs sign reciprocal maximum minimum clamp floor_divide remainder trunc_divide pow pow_dx "
-    "atan2 logaddexp exp log log1p expm1 log2 log10 sqrt sqrt_dx sin cos tanh tanh_dx erf floor ceil trunc round eq ne "
-    "lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isclose bitwise_and bitwise_or "
-    "bitwise_xor bitwise_not where masked_fill relu relu_dx sigmoid sigmoid_dx silu silu_dx elu elu_dx celu selu gelu "
-    "gelu_dx leaky_relu leaky_relu_dx prelu logsigmoid logsigmoid_dx softplus softplus_dx mish mish_dx hardtanh "
-    "hardsigmoid hardswish hardshrink softshrink threshold bce"
-).split()
+    "add", "sub", "mul", "div", "neg", "clone", "abs", "sign", "reciprocal", "maximum", "minimum", "clamp",
+    "floor_divide", "remainder", "trunc_divide", "pow", "pow_dx", "atan2", "logaddexp", "exp", "log", "log1p",
+    "expm1", "log2", "log10", "sqrt", "sqrt_dx", "sin", "cos", "tanh", "tanh_dx", "erf", "floor", "ceil", "trunc",
+    "round", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan",
+    "isinf", "isfinite", "isclose", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "where",
+    "masked_fill", "relu", "relu_dx", "sigmoid", "sigmoid_dx", "silu", "silu_dx", "elu", "elu_dx", "celu", "selu",
+    "gelu", "gelu_dx", "leaky_relu", "leaky_relu_dx", "prelu", "logsigmoid", "logsigmoid_dx", "softplus",
+    "softplus_dx", "mish", "mish_dx", "hardtanh", "hardsigmoid", "hardswish", "hardshrink", "softshrink",
+    "threshold", "bce",
+)  # fmt: skip
 # inputs that a GPU cannot refuse by itself: (which input, what is wrong with it, what is said)
 REFUSES = {
     "bce": ("!(v0 >= C(0) && v0 <= C(1) && v1 >= C(0) && v1 <= C(1))", RuntimeError,
@@ -81,6 +83,7 @@ class Chain:
         fault = ", long long* flag, int code" if self.refuses else ""
         return "\n".join(
             [
+                f"// {' '.join(s[0] for s in self.steps)}: {self.inputs} -> {self.outputs}",
                 '#include "elementwise.cuh"',
                 "using namespace tl;",
                 f"typedef {self.type} C;",
@@ -219,7 +222,7 @@ def call_of(inputs: tuple, outs: tuple, steps: tuple, results: tuple, spread: tu
             plan = plans[key] = _plan(given, made[0], size, spread)
         dims, steps_of = plan
         there = [a for a in given if a is not None]
-        if dims[0] == "packed" and all([not a.data.ptr % (size * a.itemsize) for a in (*there, *made)]):
+        if dims[0] == "packed" and _aligned(size, there, made):
             rows = [v for a, s in zip(there, steps_of) for v in (a, *s)]
             packed((min(-(-n // (BLOCK * size)), BLOCKS),), (BLOCK,), n, *dims[1], *rows, *made, *constants, *flag)
         else:
@@ -228,6 +231,11 @@ def call_of(inputs: tuple, outs: tuple, steps: tuple, results: tuple, spread: tu
             single((min(-(-n // BLOCK), BLOCKS),), (BLOCK,), n, *dims[1], *rows, *made, *constants, *flag)
 
     return call
+
+
+def _aligned(size: int, *arrays: Any) -> bool:
+    """Whether elements can be read ``size`` at a time."""
+    return not any(a.data.ptr % (size * a.itemsize) for row in arrays for a in row)
 
 
 def _plan(given: tuple, out: Any, size: int, spread: tuple | None) -> tuple:
@@ -330,11 +338,15 @@ def _variants() -> list[Variant]:
 
 
 UNARY = (
-    "neg clone abs sign reciprocal exp log log1p expm1 log2 log10 sqrt sin cos tanh erf floor ceil trunc round "
-    "logical_not isnan isinf isfinite bitwise_not relu sigmoid silu selu logsigmoid mish hardsigmoid hardswish"
-).split()
-BOOLS = ("eq ne lt le gt ge logical_and logical_or logical_xor logical_not isnan isinf isfinite isclose").split()
-SAMPLES: dict = {n: (("x",), ()) for n in UNARY} | {
+    "neg", "clone", "abs", "sign", "reciprocal", "exp", "log", "log1p", "expm1", "log2", "log10", "sqrt", "sin",
+    "cos", "tanh", "erf", "floor", "ceil", "trunc", "round", "logical_not", "isnan", "isinf", "isfinite",
+    "bitwise_not", "relu", "sigmoid", "silu", "selu", "logsigmoid", "mish", "hardsigmoid", "hardswish",
+)  # fmt: skip
+BOOLS = (
+    "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "logical_not", "isnan", "isinf",
+    "isfinite", "isclose",
+)  # fmt: skip
+SAMPLES: dict = dict.fromkeys(UNARY, (("x",), ())) | {
     "clamp": (("x", "x", "x"), ()),
     "pow_dx": (("x", "x", "x"), ()),
     "where": (("b", "x", "x"), ()),

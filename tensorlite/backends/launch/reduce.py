@@ -62,7 +62,7 @@ def _defines(x: str, y: str, op: str) -> dict:
     truth = op in ("Any", "All")
     if op == "Sum":
         kind = _WIDE.get(kind, "long long")
-    return {"TL_X": CTYPES[x], "TL_Y": CTYPES[y], "TL_NUMBER": "bool" if truth else kind, "OP": op}
+    return {"ELEMENT": CTYPES[x], "RESULT": CTYPES[y], "NUMBER": "bool" if truth else kind, "OP": op}
 
 
 def _reduction(x: Any, out: Any, places: Any, op: str, dim: Any) -> Callable:

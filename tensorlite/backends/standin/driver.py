@@ -92,8 +92,16 @@ class MemoryPool:
         pass
 
 
+class PinnedMemoryPointer(bytearray):
+    """Memory of the host that is called pinned."""
+
+
+def alloc_pinned_memory(size: int) -> PinnedMemoryPointer:
+    return PinnedMemoryPointer(size)
+
+
 class PinnedMemoryPool:
-    """Nothing is pinned."""
+    """Nothing is kept."""
 
     def free_all_blocks(self) -> None:
         pass
@@ -161,7 +169,9 @@ NAMES = {
     "Memory": Memory,
     "MemoryPointer": MemoryPointer,
     "MemoryPool": MemoryPool,
+    "PinnedMemoryPointer": PinnedMemoryPointer,
     "PinnedMemoryPool": PinnedMemoryPool,
+    "alloc_pinned_memory": alloc_pinned_memory,
     "Stream": Stream,
     "get_current_stream": get_current_stream,
     "get_elapsed_time": get_elapsed_time,

@@ -86,6 +86,8 @@ def _add(graph: Graph, k: int, step: Step) -> None:
 def _slope(graph: Graph, k: int, step: Step) -> None:
     """The slope of an activation, then the sums of its columns, which are the gradient of a bias."""
     dz = step.outs[0]
+    if len(dz.shape) < 2:  # a row alone, whose sums are itself; act_dx is for a matrix
+        return
     for j in graph.read_by(dz):
         total = graph.steps[j]
         if total.name != "sum" or total.outs[0].shape != dz.shape[-1:]:

@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from tensorlite.backends import cuda
 from tensorlite.utils.data.collate import default_collate, default_convert
 from tensorlite.utils.data.dataset import IterableDataset
 from tensorlite.utils.data.fetch import END, Stream, fetcher
 from tensorlite.utils.data.parallel import ParallelIterator, Pool
+from tensorlite.utils.data.pinning import PinnedIterator
 from tensorlite.utils.data.position import Epoch, Order, generators_of, stateful, stateful_sampler
 from tensorlite.utils.data.sampler import BatchSampler, EndlessSampler, RandomSampler, Sampler, SequentialSampler
 
@@ -28,7 +30,8 @@ class DataLoader:
         num_workers: how many processes make the batches; 0 makes them in this one. What comes out is the same, and in
             the same order, for any number; only a data set that is a stream is read by each worker for itself.
         collate_fn: makes a batch of a list of samples; default ``default_collate``.
-        pin_memory: no effect without an accelerator, and a warning says so.
+        pin_memory: give batches in pinned memory, from which ``.to("cuda", non_blocking=True)`` copies while the
+            program goes on. Without a GPU it has no effect, and a warning says so.
         drop_last: leave out a last batch that is shorter than the others.
         timeout: how many seconds to wait for a batch from a worker before an error; 0 waits for ever.
         worker_init_fn: called in each worker with its number when it starts.
@@ -105,7 +108,8 @@ class DataLoader:
                 if value is not None:
                     raise ValueError(f"DataLoader: {name} with an IterableDataset; expected unspecified {name} option")
             sampler = EndlessSampler()
-        if pin_memory:
+        if pin_memory and not cuda.device_count():
+            pin_memory = False
             warnings.warn("DataLoader: pin_memory=True has no effect: there is no accelerator", stacklevel=2)
 
         if sampler is None:
@@ -151,6 +155,9 @@ class DataLoader:
         object.__setattr__(self, name, self._context(value) if name == "multiprocessing_context" else value)
 
     def __iter__(self) -> Iterator[Any]:
+        return PinnedIterator(self._batches()) if self.pin_memory else self._batches()
+
+    def _batches(self) -> Iterator[Any]:
         epoch, self._resumed = self._resumed or Epoch.begin(self), None
         self._epoch = epoch
         if self.num_workers == 0:
