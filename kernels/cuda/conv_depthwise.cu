@@ -4,7 +4,8 @@
 // memory once; that neighbouring windows meet the same pixels is left to the L1, whose rate bears 3 x 3 taps above the
 // memory's. `planes` has a thread for each output, along rows of pixels; `last` (channels_last) 1 or 4 neighbouring
 // channels a thread, whose weights lie in shared memory in that order. Taps are added row by row. `weights` sums over
-// parts of the pixels, 9 taps at a time in registers; conv_weights.cu's `join` adds the parts in order.
+// parts of the pixels, 9 taps at a time in registers; conv_weights.cu's `join` adds the parts in order. It also serves a
+// first layer of one channel, for which all features share that channel.
 //
 // ELEM: the elements, WIDE: what is summed in.
 #include "conv.cuh"

@@ -130,9 +130,10 @@ def _one_layout(*specs: Spec, **how: Any) -> bool:
     return len(set(tell)) < 2
 
 
-def _on_gpu(x: Spec, *_: Spec, kernel: tuple, size: tuple = (0, 0), **__: Any) -> bool:
+def _on_gpu(x: Spec, *_: Spec, kernel: tuple, padding: tuple, size: tuple = (0, 0), **__: Any) -> bool:
     """Whether the CUDA kernels, which count with 32 bits, can take these sizes."""
     windows = x.size // max(x.shape[-1] * x.shape[-2], 1) * max(size[0] * size[1], x.shape[-1] * x.shape[-2])
+    windows *= 4 if any(padding) else 1  # an image of one pixel has 2 x 2 windows then
     return 0 < x.size <= windows < 2**31 - 2**12 and max(kernel) < 2**15
 
 

@@ -98,7 +98,7 @@ def _images(x: Any, w: Any, y: Any, kw: dict, transposed: bool) -> Callable:
         return kernel, int(vector), (*sizes, *steps(x), *of_weights, *to)
 
     def run(x: Any, w: Any, b: Any, y: Any) -> None:
-        x, w, b = readable(x), readable(w), readable(b)
+        x, w, b = readable(x), readable(w, whole=True), readable(b)
         key = x.strides, w.strides, y.strides, y.data.ptr % 32
         found = known.get(key)
         if found is None:

@@ -10,7 +10,7 @@ from tensorlite.backends.launch import CTYPES, Needs, Variant, conv_weights
 from tensorlite.backends.launch.images import SUMS, divider, readable, steps
 
 MOST_FEATURES = 8  # of a group: with more of them, products in tiles are quicker
-THREADS, TAPS = 256, 9
+THREADS, TAPS, FEW_TAPS = 256, 9, 27
 SHARED, EACH = 48 << 10, 128  # bytes of weights in a block, pixels that it makes
 FILL, A_PART, ROOM = (
     132 * 8,
@@ -83,9 +83,12 @@ def image(x: Any, w: Any, y: Any, kw: dict, *, transposed: bool) -> Callable | N
 
 
 def weights(x: Any, dy: Any, dw: Any, kw: dict) -> Callable | None:
-    """``run(x, dy, dw)``: the gradient of the weights; None where another kernel does it."""
+    """``run(x, dy, dw)``: the gradient of the weights; None where another kernel does it.
+
+    A first layer of one channel is done so too: of a tile of 64 x 64 products its few taps would fill a part.
+    """
     groups = kw["groups"]
-    if not fits(dw.shape, groups):
+    if not fits(dw.shape, groups) and (dw.shape[1] != 1 or dw.shape[2] * dw.shape[3] > FEW_TAPS):
         return None
     (kh, kw_), (top, _, left, _), short, features = dw.shape[2:], kw["padding"], dw.dtype.short, dw.shape[0]
     pixels, size = dy.shape[0] * dy.shape[2] * dy.shape[3], dw.size

@@ -49,7 +49,7 @@ def direct(x: Any, w: Any, size: tuple, kw: dict, *, relu: bool = False, pooled:
     )  # fmt: skip
 
     def run(x: Any, w: Any, b: Any, y: Any, place: Any = None) -> None:
-        x, w, b = readable(x), readable(w), readable(b)
+        x, w, b = readable(x), readable(w, whole=True), readable(b)
         kernel((blocks, chunks), (THREADS,), x, w, b, y, place, *sizes, *steps(x), *steps(w), *steps(y))
 
     return run

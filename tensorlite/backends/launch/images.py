@@ -15,11 +15,12 @@ def steps(a: Any) -> tuple[int, ...]:
     return tuple(s // a.itemsize for s in a.strides)
 
 
-def readable(a: Any) -> Any:
-    """The array (or None), or a copy without gaps where its images are too far spread for kernels to count in."""
+def readable(a: Any, whole: bool = False) -> Any:
+    """The array (or None), or a copy without gaps where its images, or it as a whole, are too far spread to count in."""
     if a is None:
         return None
-    span = sum((n - 1) * abs(s) for n, s in zip(a.shape[1:], a.strides[1:]))
+    first = 0 if whole else 1
+    span = sum((n - 1) * abs(s) for n, s in zip(a.shape[first:], a.strides[first:]))
     if span < LIMIT * a.itemsize and all(s >= 0 and s % a.itemsize == 0 for s in a.strides) and a.ndim != 1:
         return a
     return a if a.flags.c_contiguous else a.copy(order="C")
