@@ -38,7 +38,7 @@ __device__ inline void rounded(unsigned (&)[N], T) {}
 
 // Arguments as in conv.cu, but that x's channels are neighbours, and that the weights lie as (group, feature, row,
 // column, inner channel) without gaps.
-extern "C" __global__ void __launch_bounds__(128, 2)
+extern "C" __global__ void __launch_bounds__(128, 3)
     image_mma(const Elem* x, const Elem* weights, const Elem* bias, Elem* y, int transposed, int relu, int vector,     //
               int pixels, unsigned down, unsigned down_mul, unsigned down_shift, unsigned across, unsigned across_mul,  //
               unsigned across_shift, int groups, int channels, int features, int height, int width, int out_height,     //
@@ -54,8 +54,8 @@ extern "C" __global__ void __launch_bounds__(128, 2)
     const Side cols = side(transposed, static_cast<int>(blockIdx.z) % phases, sw, pw, dw, kw);
     const FastDivider by_down{down_mul, down_shift, down}, by_across{across_mul, across_shift, across};
     x += static_cast<long long>(group) * channels;
-    const long long filter = static_cast<long long>(kh) * kw * channels;
-    weights += (static_cast<long long>(group) * features + n0) * filter;
+    const int filter = kh * kw * channels;
+    weights += (static_cast<long long>(group) * features + n0) * filter;  // a filter and its tiles are counted with 32 bits
 
     // the pieces that this thread brings: one of every 4, of every 32nd row
     const int pieces = channels / PIECE, piece = tid % PIECES, deep = rows.taps * cols.taps * pieces;
@@ -84,8 +84,8 @@ extern "C" __global__ void __launch_bounds__(128, 2)
             const Elem* source = in ? x + (from[r] + (down_i * xh + right_j * xw + c)) : x;
             cp_async16(to + swizzled(at, piece), source, in ? 16 : 0);
         }
-        const long long tap = ((rows.first_tap + taps.a * rows.every) * kw + cols.first_tap + taps.b * cols.every) *
-                                  static_cast<long long>(channels) + c;
+        const int tap =
+            ((rows.first_tap + taps.a * rows.every) * kw + cols.first_tap + taps.b * cols.every) * channels + c;
 #pragma unroll
         for (int r = 0; r < RIGHT; ++r) {
             const int at = tid / PIECES + r * (THREADS / PIECES);

@@ -53,7 +53,7 @@ __device__ inline void multiply(float (&d)[4], unsigned (&a)[4], unsigned (&b)[2
 }  // namespace
 
 // Arguments as in conv_weights.cu, but that the channels of x and dy are neighbours; a part is ``deep`` stages.
-extern "C" __global__ void __launch_bounds__(128, 2)
+extern "C" __global__ void __launch_bounds__(128, 3)
     weights_mma(const Elem* x, const Elem* dy, Elem* dw, Wide* parts, int deep, int pixels, unsigned down,        //
                 unsigned down_mul, unsigned down_shift, unsigned across, unsigned across_mul, unsigned across_shift,  //
                 int groups, int channels, int features, int height, int width, int kh, int kw, int sh, int sw,        //

@@ -16,7 +16,7 @@ def steps(a: Any) -> tuple[int, ...]:
 
 
 def readable(a: Any, whole: bool = False) -> Any:
-    """The array (or None), or a copy without gaps where its images, or it as a whole, are too far spread to count in."""
+    """The array (or None), or a copy without gaps where one image (or all of it) is too far spread to count in."""
     if a is None:
         return None
     first = 0 if whole else 1
