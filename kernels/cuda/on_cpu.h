@@ -431,6 +431,8 @@ struct Caller<K, void (*)(A...)> {
         ::tl_emu::Caller<&tl_kernels::name, decltype(&tl_kernels::name)>::entry(bound);
 
 // The memory that kernels run in: that of another library from now on, where one is given.
+extern "C" __attribute__((visibility("default"))) std::size_t tl_emu_layout() { return sizeof(::tl_emu::Fiber); }
+
 extern "C" __attribute__((visibility("default"))) void* tl_emu_pool(void* shared) {
     if (shared) ::tl_emu::pool = static_cast<::tl_emu::Pool*>(shared);
     return ::tl_emu::pool;

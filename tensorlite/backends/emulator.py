@@ -125,11 +125,12 @@ def compile(name: str, text: str, defines: dict, options: tuple = ()) -> ctypes.
             os.replace(made, library)
     kernels = ctypes.CDLL(str(library))
     kernels.tl_emu_pool.restype, kernels.tl_emu_pool.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-    _pool[:] = [kernels.tl_emu_pool(_pool[0] if _pool else None)]
+    layout = kernels.tl_emu_layout()  # that of the C library's stack switch is another
+    _pools[layout] = kernels.tl_emu_pool(_pools.get(layout))
     return kernels
 
 
-_pool: list = []  # the address of the memory that all libraries share; it is the first library's, which stays loaded
+_pools: dict = {}  # the address of the fibers that libraries share; it is the first library's, which stays loaded
 
 
 def _is_whole(library: Path) -> bool:
