@@ -59,6 +59,7 @@ from tensorlite.dtypes import (
     short as short,
     uint8 as uint8,
 )
+from tensorlite.errors import OutOfMemoryError as OutOfMemoryError
 from tensorlite.ops.activation import (
     log_softmax as log_softmax,
     relu as relu,

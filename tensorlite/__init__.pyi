@@ -17,6 +17,7 @@ from tensorlite.ops.random import Generator as Generator
 HalfTensor: __OfType
 IntTensor: __OfType
 LongTensor: __OfType
+from tensorlite.errors import OutOfMemoryError as OutOfMemoryError
 ShortTensor: __OfType
 from tensorlite.shapes import Size as Size
 from tensorlite.autograd.tensor import Tensor as Tensor

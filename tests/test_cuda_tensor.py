@@ -170,6 +170,15 @@ def test_a_stretched_gradient_is_nobodys_sum():
     assert tl.zeros(4, device="cuda")[1:].storage_offset() == 1
 
 
+def test_too_much_memory_says_what_was_asked_and_what_is_held(monkeypatch):
+    def full(*shape):
+        raise MemoryError("Out of memory allocating 4,096 bytes")  # CuPy's error is one, raised after its cache was freed
+
+    monkeypatch.setattr(standin.xp, "empty", full)
+    with pytest.raises(tl.cuda.OutOfMemoryError, match=r"cuda:0: .*4,096 bytes; tensors hold .* the cache .* are free"):
+        tl.empty(32, 32, device="cuda")
+
+
 def test_precision_of_products():
     assert tl.get_float32_matmul_precision() == "highest" and not tl.backends.cuda.matmul.allow_tf32
     try:

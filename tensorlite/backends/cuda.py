@@ -120,7 +120,7 @@ class Cuda:
         """A 0-d array of a number, filled by a kernel: no copy from the host."""
         with self.here():
             array = arrays().empty((), dtype)
-            array.fill(value)
+            array.fill(_plain(value))
         return array
 
     def kernel(self, name: str) -> Callable | None:
@@ -166,6 +166,13 @@ class Cuda:
         faults()
 
 
+def _plain(value: Any) -> Any:
+    """A number of Python's: CuPy's ``fill`` does not take a bfloat16 of NumPy's."""
+    if isinstance(value, (bool, int, float)):
+        return value
+    return value.item() if value.dtype.kind in "biu" else float(value)
+
+
 def strided(array: Any, shape: tuple, strides: tuple) -> Any:
     """A view of an array on a GPU. What CuPy makes of an address looks like its own master; a view of that does not."""
     return arrays().lib.stride_tricks.as_strided(array, shape, strides).view()
@@ -203,7 +210,7 @@ def put(target: Any, source: Any, wait: bool = True) -> None:
         elif not isinstance(source, np.ndarray):
             target[...] = source
         elif not source.ndim:
-            target.fill(source[()])
+            target.fill(_plain(source[()]))
         elif (order := _order(target)) is None:
             target[...] = arrays().asarray(source)
         else:
