@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SET_UP = (
     "python -m pip install '.[examples]' && tensorlite train mnist",
-    "python -m pip install -e '.[test]' && python -m pytest",
+    "python -m pip install -e '.[test]' && python -m pytest -n 2",
 )
 
 
