@@ -163,7 +163,7 @@ TL_INLINE void channel_backward(Relu relu, const BatchNorm& b, const Backward<T>
         each_of_part<T>(b, part_of(b, c, k), [&](int v, std::int64_t i, auto m) {
             const Vec<T> g = passed(relu, some(a.dy + i, m), Relu::value ? some(a.y + i, m) : Vec<T>{});
             s[v] += g;
-            t[v] += g * (some(a.x + i, m, mean) - mean);
+            t[v] = mul_add(g, some(a.x + i, m, mean) - mean, t[v]);
         });
         total += sum_of_4<T>(s);
         inner += sum_of_4<T>(t);
@@ -174,7 +174,8 @@ TL_INLINE void channel_backward(Relu relu, const BatchNorm& b, const Backward<T>
         each_vector<T>(b.inner, [&](std::int64_t i, auto m) {
             const Vec<T> g = passed(relu, some(a.dy + at + i, m), Relu::value ? some(a.y + at + i, m) : Vec<T>{});
             if (a.d_residual) put(a.d_residual + at + i, m, g);
-            put(a.dx + at + i, m, g * f.dy + ((some(a.x + at + i, m) - mean) * f.x + f.one));
+            const Vec<T> of_x = mul_add(some(a.x + at + i, m) - mean, all(f.x), all(f.one));
+            put(a.dx + at + i, m, mul_add(g, all(f.dy), of_x));
         });
     }
 }
@@ -283,7 +284,7 @@ TL_INLINE void rows_sums(Relu relu, const BatchNorm& b, const Backward<T>& a, st
                 const std::int64_t at = r * b.channels + c + v * L;
                 const Vec<T> g = passed(relu, some(a.dy + at, n), Relu::value ? some(a.y + at, n) : Vec<T>{});
                 s[v] += g;
-                t[v] += g * (some(a.x + at, n) - m[v]);
+                t[v] = mul_add(g, some(a.x + at, n) - m[v], t[v]);
             }
         for (int v = 0; v < v_n; ++v) {
             put(total + c + v * L, n, s[v]);
@@ -316,7 +317,7 @@ TL_INLINE void rows_backward(Relu relu, const BatchNorm& b, const Backward<T>& a
                 const std::int64_t at = r * b.channels + c + v * L;
                 const Vec<T> g = passed(relu, some(a.dy + at, n), Relu::value ? some(a.y + at, n) : Vec<T>{});
                 if (a.d_residual) put(a.d_residual + at, n, g);
-                put(a.dx + at, n, g * p[v] + ((some(a.x + at, n) - m[v]) * q[v] + s[v]));
+                put(a.dx + at, n, mul_add(g, p[v], mul_add(some(a.x + at, n) - m[v], q[v], s[v])));
             }
     });
 }

@@ -32,6 +32,28 @@ TL_INLINE Vec<T> all(T value) {
     return value - Vec<T>{};  // not + : that would be an addition, which changes -0
 }
 
+// a * b + c, rounded once where the processor can. Compilers join products and sums too, but where they do depends on the
+// code around: two kernels that must have the same bits say it by this.
+TL_INLINE Vec<float> mul_add(const Vec<float>& a, const Vec<float>& b, const Vec<float>& c) {
+#if TL_LEVEL == 2
+    return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif TL_LEVEL == 1
+    return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+TL_INLINE Vec<double> mul_add(const Vec<double>& a, const Vec<double>& b, const Vec<double>& c) {
+#if TL_LEVEL == 2
+    return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif TL_LEVEL == 1
+    return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return a * b + c;
+#endif
+}
+
 // The first n elements (0 <= n <= lanes) at p, `rest` behind them; nothing beyond them is touched.
 TL_INLINE Vec<float> load_first(const float* p, std::int64_t n, float rest = 0) {
 #if TL_LEVEL == 2
