@@ -172,7 +172,7 @@ def test_a_stretched_gradient_is_nobodys_sum():
 
 def test_too_much_memory_says_what_was_asked_and_what_is_held(monkeypatch):
     def full(*shape):
-        raise MemoryError("Out of memory allocating 4,096 bytes")  # CuPy's error is one, raised after its cache was freed
+        raise MemoryError("Out of memory allocating 4,096 bytes")  # as CuPy, once its cache was freed
 
     monkeypatch.setattr(standin.xp, "empty", full)
     with pytest.raises(tl.cuda.OutOfMemoryError, match=r"cuda:0: .*4,096 bytes; tensors hold .* the cache .* are free"):
